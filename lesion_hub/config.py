@@ -1,0 +1,267 @@
+"""Frozen, validated config objects and the JSON files they live in.
+
+``config.json`` keeps timm's own root keys, so that timm and transformers read it natively, plus one root key of ours,
+``lesion_hub``. ``ensemble.json`` is ours alone. Unknown keys raise and name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lesion_hub.errors import ConfigError
+from lesion_hub.taxonomy import LabelSpace, nearest, space_from_labels
+
+CONFIG_NAME = "config.json"
+ENSEMBLE_NAME = "ensemble.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Options(BaseModel):
+    """Base of every options object: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OperatingPoint(Options):
+    """A malignancy threshold: call a lesion suspicious when its malignant probability is at least ``threshold``."""
+
+    threshold: Probability
+    metric: Literal["sensitivity", "specificity"]
+    target: Probability
+    chosen_on: str = "validation"
+
+
+class DataSource(Options):
+    """A data set that a model saw in training, and the licence that follows it into the weights."""
+
+    name: str
+    revision: str | None = None
+    license: str
+    images: int | None = None
+
+
+class Training(Options):
+    """Where a model's weights come from."""
+
+    recipe: str
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    split_hash: Sha256 | None = None
+    seed: int = 0
+    base_model: str | None = None
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class LesionHubSection(Options):
+    """Our own key of ``config.json``: all that timm has no word for."""
+
+    format_version: Literal[1] = 1
+    label_space: str
+    temperature: Positive | None = None
+    operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    training: Training | None = None
+    weights_sha256: Sha256
+
+
+class InputConfig(Options):
+    """timm's ``pretrained_cfg``, narrowed to what a published model may state about its input and classifier.
+
+    ``test_input_size`` and ``test_crop_pct`` are left out on purpose: transformers would prefer them and timm would not.
+    """
+
+    architecture: str
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    fixed_input_size: bool = False
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+    num_classes: int
+    pool_size: tuple[int, int] | None = None
+    first_conv: str | tuple[str, ...] | None = None
+    classifier: str | tuple[str, ...] | None = None
+
+
+class ModelConfig(Options):
+    """The whole of ``config.json``."""
+
+    architecture: str
+    num_classes: Annotated[int, Field(ge=2)]
+    num_features: Annotated[int, Field(ge=1)]
+    label_names: tuple[str, ...]
+    label_descriptions: dict[str, str]
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    pretrained_cfg: InputConfig
+    dtype: Literal["float32"] = "float32"
+    auto_map: dict[str, str] | None = None
+    lesion_hub: LesionHubSection
+
+    @field_validator("model_args")
+    @classmethod
+    def _no_doubled_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        doubled = sorted({"num_classes", "in_chans", "pretrained"} & set(value))
+        if doubled:
+            raise ValueError(f"{doubled[0]} belongs to the root alone: transformers would pass it twice")
+        return value
+
+    @model_validator(mode="after")
+    def _labels_match(self) -> ModelConfig:
+        if len(self.label_names) != self.num_classes:
+            raise ValueError(f"label_names has {len(self.label_names)} entries but num_classes is {self.num_classes}")
+        if self.pretrained_cfg.num_classes != self.num_classes:
+            raise ValueError("pretrained_cfg.num_classes differs from num_classes")
+        if set(self.label_descriptions) != set(self.label_names):
+            raise ValueError("label_descriptions must describe exactly the label_names")
+        return self
+
+    @property
+    def space(self) -> LabelSpace:
+        return space_from_labels(self.lesion_hub.label_space, self.label_names)
+
+
+REGISTRY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,94}")
+REPO_ID = re.compile(rf"{REGISTRY_NAME.pattern}/{REGISTRY_NAME.pattern}")
+MEMBER_REVISION = re.compile(r"v(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)|[0-9a-f]{40}")
+
+
+class EnsembleMember(Options):
+    """One member, pinned: a registry name or Hub repo id, a version or commit, and its weights' sha256."""
+
+    name: str
+    revision: str
+    weights_sha256: Sha256
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, value: str) -> str:
+        if not (REGISTRY_NAME.fullmatch(value) or REPO_ID.fullmatch(value)):
+            raise ValueError(f"member {value!r} is neither a registry name nor a Hub repo id (org/name)")
+        return value
+
+    @field_validator("revision")
+    @classmethod
+    def _is_pinned(cls, value: str) -> str:
+        if not MEMBER_REVISION.fullmatch(value):
+            raise ValueError(f"member revision {value!r} is not pinned; use a version (v1.0.0) or a full commit id")
+        return value
+
+
+class EnsembleConfig(Options):
+    """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered."""
+
+    format_version: Literal[1] = 1
+    label_space: str
+    label_names: tuple[str, ...]
+    members: tuple[EnsembleMember, ...] = Field(min_length=1)
+    weights: tuple[Annotated[float, Field(ge=0)], ...]
+    combine: Literal["probabilities", "logits"] = "probabilities"
+    temperature: Positive = 1.0
+    operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    training: Training | None = None
+
+    @model_validator(mode="after")
+    def _weights_match(self) -> EnsembleConfig:
+        if len(self.weights) != len(self.members):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.members)} members")
+        if not math.isclose(sum(self.weights), 1.0, abs_tol=1e-6):
+            raise ValueError(f"weights sum to {sum(self.weights):.6g}, not 1")
+        return self
+
+    @property
+    def space(self) -> LabelSpace:
+        return space_from_labels(self.label_space, self.label_names)
+
+
+# ------------------------------------------------------------------------------------------------ files and error lines
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], data: Mapping[str, Any], where: str) -> Model:
+    """Build ``kind`` from plain data; a mistake becomes one ConfigError line that starts with ``where``.
+
+    >>> validated(OperatingPoint, {"treshold": 0.5, "metric": "sensitivity", "target": 0.9}, "config.json")
+    Traceback (most recent call last):
+    lesion_hub.errors.ConfigError: config.json: unknown key 'treshold'; did you mean 'threshold'?
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(kind, error)}") from None
+
+
+def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
+    """The most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
+    path = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(kind, first["loc"][:-1])
+        return f"unknown key {path!r}; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"key {path!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _fields_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model found at ``path`` below ``kind``, looking through Optional, tuple and dict."""
+    models = _models_in(kind)
+    for step in path:
+        models = [
+            m
+            for model in models
+            for m in (_models_in(model.model_fields[str(step)].annotation) if str(step) in model.model_fields else [model])
+        ]
+    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; a missing or broken file is one ConfigError line."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a model folder holds {CONFIG_NAME} or {ENSEMBLE_NAME}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable as JSON ({error}); restore it from where it was published") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds a {type(data).__name__}, not an object; restore the file")
+    return data
+
+
+def dump_json(config: BaseModel) -> str:
+    """Stable JSON text of a config: the fields' own order, two-space indent, absent options left out."""
+    data = config.model_dump(mode="json", exclude_none=True)
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_model_config(folder: Path) -> ModelConfig:
+    """Read and validate ``config.json`` of a model folder."""
+    path = folder / CONFIG_NAME
+    config = validated(ModelConfig, read_json(path), str(path))
+    _ = config.space  # raises when the labels are not those of the space they claim
+    return config
+
+
+def load_ensemble_config(folder: Path) -> EnsembleConfig:
+    """Read and validate ``ensemble.json`` of an ensemble folder."""
+    path = folder / ENSEMBLE_NAME
+    config = validated(EnsembleConfig, read_json(path), str(path))
+    _ = config.space
+    return config

@@ -1,0 +1,27 @@
+"""The errors a user can cause: one line each that names the thing and the fix, which is all the command line prints."""
+
+from __future__ import annotations
+
+
+class LesionHubError(Exception):
+    """Base of every error that is the caller's to mend: bad input, a missing version, a Hub that does not answer."""
+
+
+class TaxonomyError(LesionHubError):
+    """An unknown diagnosis or label space, or a map between two spaces that does not exist."""
+
+
+class ConfigError(LesionHubError):
+    """A config, recipe or head spec that cannot be used as written."""
+
+
+class DataError(LesionHubError):
+    """A data source, split or cache that cannot be used as it stands."""
+
+
+class ImageError(DataError):
+    """One image that cannot be decoded, or must not be."""
+
+
+class StoreError(LesionHubError):
+    """A model repo or registry entry that cannot be read or written."""

@@ -1,0 +1,113 @@
+"""The local registry: ``<root>/<name>/<vX.Y.Z>/`` with the very files of a Hub repo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from lesion_hub.config import REGISTRY_NAME
+from lesion_hub.errors import StoreError
+from lesion_hub.hub.atomic import sync_folder
+from lesion_hub.hub.format import CHANGELOG_NAME
+from lesion_hub.hub.release import Published, Release
+from lesion_hub.hub.versions import version_tags
+from lesion_hub.taxonomy import nearest
+
+REGISTRY_VARIABLE = "LESION_HUB_REGISTRY"
+
+
+def packaged_root() -> Path:
+    """The registry that comes with the package: inside it when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_registry"
+    return installed if installed.is_dir() else package.parent / "registry"
+
+
+def registry_root(root: str | Path | None = None) -> Path:
+    """The root in force: the argument, else ``LESION_HUB_REGISTRY``, else the packaged registry."""
+    return Path(root or os.environ.get(REGISTRY_VARIABLE) or packaged_root()).expanduser()
+
+
+class Registry:
+    """A folder of published models, with the verbs of the Hub."""
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = registry_root(root)
+
+    def names(self) -> list[str]:
+        """Models with at least one version."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if REGISTRY_NAME.fullmatch(path.name) and self._tags(path))
+
+    def versions(self, name: str) -> list[str]:
+        """Version tags of a model, lowest first; an unknown model is one line."""
+        tags = self._tags(self._home(name))
+        if not tags:
+            raise StoreError(f"{name!r} is not in the registry {self.root}; {nearest(name, self.names())}")
+        return tags
+
+    def fetch(self, name: str, revision: str | None = None) -> tuple[Path, str]:
+        """(folder, version) of a version; None is the highest."""
+        tags = self.versions(name)
+        tag = revision or tags[-1]
+        if tag not in tags:
+            raise StoreError(f"{name} has no version {tag!r} in the registry {self.root}; it has {', '.join(tags)}")
+        return self._home(name) / tag, tag
+
+    def publish(self, release: Release, name: str) -> Published:
+        """Write aside, fsync, rename: the version is there whole or not at all."""
+        home, tag = self._home(name), str(release.version)
+        target = home / tag
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / ".lock", timeout=60):
+                if target.exists():
+                    raise StoreError(f"{name} {tag} already exists in {self.root}; a version never changes, raise the number")
+                self._install(release, home, target)
+        except OSError as error:  # filelock's Timeout is one too
+            why = error.strerror or "another publisher holds the lock"
+            raise StoreError(f"{target}: cannot be written ({why}); nothing was published, mend that and run again") from None
+        return Published(name, tag, str(target))
+
+    def _install(self, release: Release, home: Path, target: Path) -> None:
+        previous = self._latest_changelog(home)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=home))
+        try:
+            for file, source in release.files.items():
+                _copy_durably(source, staging / file)
+            (staging / CHANGELOG_NAME).write_text(release.changelog_on(previous), encoding="utf-8")
+            for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
+                sync_folder(folder)
+            staging.chmod(0o755)
+            staging.rename(target)
+            sync_folder(home)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _latest_changelog(self, home: Path) -> str | None:
+        """The newest changelog: the one that was written last, which need not be of the highest version."""
+        logs = [home / tag / CHANGELOG_NAME for tag in self._tags(home)]
+        present = [log for log in logs if log.is_file()]
+        return max(present, key=lambda log: log.stat().st_mtime_ns).read_text(encoding="utf-8") if present else None
+
+    def _home(self, name: str) -> Path:
+        if not REGISTRY_NAME.fullmatch(name):
+            raise StoreError(f"{name!r} is not a registry name; use letters, digits, '.', '_' and '-'")
+        return self.root / name
+
+    @staticmethod
+    def _tags(home: Path) -> list[str]:
+        return version_tags(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())

@@ -1,0 +1,80 @@
+"""Version numbers and the changelog that every version adds to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from lesion_hub.errors import StoreError
+
+_VERSION = re.compile(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+_HEADING = re.compile(r"^## (v\d+\.\d+\.\d+) - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
+_TITLE = "# Changelog\n"
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """``major.minor.patch``; its tag is ``vmajor.minor.patch``.
+
+    >>> str(Version.parse("1.2.0")), Version.parse("v1.10.0") > Version.parse("v1.9.9")
+    ('v1.2.0', True)
+    """
+
+    major: int
+    minor: int
+    patch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        match = _VERSION.fullmatch(text.strip())
+        if not match:
+            raise StoreError(f"version {text!r} is not of the form X.Y.Z; for example 1.0.0")
+        return cls(*map(int, match.groups()))
+
+    def __str__(self) -> str:
+        return f"v{self.major}.{self.minor}.{self.patch}"
+
+
+def version_tags(names: Iterable[str]) -> list[str]:
+    """The names that are version tags (``v1.0.0``), lowest version first; others are somebody else's business."""
+    return [str(v) for v in sorted(Version.parse(n) for n in names if n.startswith("v") and _VERSION.fullmatch(n))]
+
+
+def checked_notes(notes: str | None) -> str:
+    """The notes of a version, required and never empty."""
+    text = (notes or "").strip()
+    if not text:
+        raise StoreError('a version needs notes; say what changed with --notes "…"')
+    if _HEADING.search(text):
+        raise StoreError("notes must not hold a line that looks like a version heading (## vX.Y.Z - date)")
+    return text
+
+
+def add_entry(changelog: str | None, version: Version, notes: str, today: date | None = None) -> str:
+    """The changelog with this version on top. An entry that an interrupted publish left for it is replaced.
+
+    >>> print(add_entry(None, Version(1, 0, 0), "First release.", date(2026, 1, 2)))
+    # Changelog
+    <BLANKLINE>
+    ## v1.0.0 - 2026-01-02
+    <BLANKLINE>
+    First release.
+    <BLANKLINE>
+    """
+    older = [(tag, text) for tag, text in _entries(changelog or "") if tag != str(version)]
+    head = f"## {version} - {(today or date.today()).isoformat()}\n\n{notes}\n"
+    return "\n".join([_TITLE, head, *(text for _, text in older)])
+
+
+def _entries(changelog: str) -> list[tuple[str, str]]:
+    """(tag, whole text) of each version in a changelog, top first."""
+    marks = list(_HEADING.finditer(changelog))
+    ends = [*(mark.start() for mark in marks[1:]), len(changelog)]
+    return [(m.group(1), changelog[m.start() : end].rstrip("\n") + "\n") for m, end in zip(marks, ends, strict=True)]
+
+
+def changelog_notes(changelog: str) -> dict[str, str]:
+    """Notes by version tag, in the changelog's order."""
+    return {tag: text.split("\n", 1)[1].strip() for tag, text in _entries(changelog)}

@@ -1,0 +1,195 @@
+"""LesionClassifier: a timm network together with its labels and the preprocessing it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg, is_model
+from torch import Tensor, nn
+
+from lesion_hub.config import InputConfig, ModelConfig, validated
+from lesion_hub.errors import ConfigError
+from lesion_hub.models import networks
+from lesion_hub.models.metadata import METADATA_INPUTS
+from lesion_hub.models.pretrained import load_backbone_file, pretrained_from_hub
+from lesion_hub.taxonomy import LabelSpace, label_space, nearest
+
+CUSTOM_ARCHITECTURES = frozenset(entrypoint.__name__ for entrypoint in networks.ENTRYPOINTS)
+METADATA_WIDTH = 32
+
+
+class LesionClassifier(nn.Module):
+    """A network that maps images to logits over a label space.
+
+    >>> model = LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 7])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        space: LabelSpace,
+        architecture: str,
+        input_config: InputConfig,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.space = space
+        self.architecture = architecture
+        self.input_config = input_config
+        self.model_args = model_args or {}
+
+    @classmethod
+    def create(
+        cls,
+        backbone: str,
+        space: LabelSpace | str,
+        *,
+        head: Sequence[str | int] | None = None,
+        metadata: bool = False,
+        pretrained: bool | str | Path = False,
+        image_size: int | tuple[int, int] | None = None,
+        crop_pct: float = 1.0,
+        drop_rate: float = 0.0,
+        **input_options: Any,
+    ) -> LesionClassifier:
+        """A new classifier on any timm backbone, or on one of the zoo's.
+
+        Args:
+            backbone: timm architecture name (``lesion-hub models`` lists them).
+            space: label space or its name.
+            head: spec of a custom head (see ``networks.build_head``); None keeps timm's own classifier.
+            metadata: also take age, sex and site (see ``encode_metadata``).
+            pretrained: False, True (downloads what timm would), or a ``.safetensors`` file with timm keys.
+            image_size: input height and width; None keeps the backbone's own.
+            crop_pct: share of the resized image that the centre crop keeps.
+            drop_rate: dropout before timm's own classifier, in training; a custom head states its own.
+            **input_options: ``mean``, ``std``, ``interpolation``, ``crop_mode`` where they differ from the backbone's.
+        """
+        target = label_space(space) if isinstance(space, str) else space
+        require_architecture(backbone)
+        defaults = get_pretrained_cfg(backbone).to_dict()
+        size = _image_size(image_size, defaults)
+        custom = head is not None or metadata
+        model_args = _size_argument(size, defaults)
+        if custom:
+            model_args |= {"backbone": backbone, "head": list(head or ["out"])}
+            if metadata:
+                model_args["metadata"] = {"inputs": METADATA_INPUTS, "width": METADATA_WIDTH}
+        architecture = "lesion_net" if custom else backbone
+        network = build_network(architecture, len(target), {**model_args, **_dropout(custom, drop_rate)})
+        trunk = cast(nn.Module, network.backbone) if custom else network
+        if pretrained is True:
+            pretrained_from_hub(trunk, backbone)
+        elif pretrained:
+            load_backbone_file(trunk, Path(pretrained))
+        overrides = {**input_options, "crop_pct": crop_pct, "input_size": (3, *size)}
+        return cls(network, target, architecture, _input_config(architecture, network, defaults, overrides), model_args)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> LesionClassifier:
+        """The classifier that ``config.json`` describes, with fresh weights."""
+        require_architecture(config.architecture)
+        network = build_network(config.architecture, config.num_classes, config.model_args)
+        return cls(network, config.space, config.architecture, config.pretrained_cfg, config.model_args)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.space.labels
+
+    @property
+    def num_features(self) -> int:
+        return cast(int, self.network.num_features)
+
+    @property
+    def takes_metadata(self) -> bool:
+        return getattr(self.network, "metadata_inputs", 0) > 0
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether timm alone cannot build the network."""
+        return self.architecture in CUSTOM_ARCHITECTURES
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The Linear whose outputs are the logits."""
+        layer = cast(Any, self.network).get_classifier()
+        if not isinstance(layer, nn.Linear):
+            raise ConfigError(f"{self.architecture}: ends in {type(layer).__name__}, not a Linear; choose another backbone")
+        return layer
+
+    @property
+    def transform(self) -> Callable[[Any], Tensor]:
+        """PIL image to a normalised (3, H, W) float32 tensor: timm's own evaluation transform, which all loaders share."""
+        data_config = resolve_data_config({}, pretrained_cfg=self.input_config.model_dump(), verbose=False)
+        return create_transform(**data_config, is_training=False)
+
+    def forward(self, images: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) normalised images to (N, C) logits; ``metadata`` is ignored by networks that take none."""
+        if metadata is not None and self.takes_metadata:
+            return self.network(images, metadata=metadata)
+        return self.network(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
+        network = cast(Any, self.network)
+        return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def require_architecture(name: str) -> None:
+    """Raise one line when neither timm nor the zoo knows ``name``."""
+    if not is_model(name):
+        raise ConfigError(f"unknown architecture {name!r}; {nearest(name, timm.list_models())[:200]}")
+
+
+def build_network(architecture: str, num_classes: int, model_args: dict[str, Any]) -> nn.Module:
+    """A fresh network; an argument that it does not take is one ConfigError line."""
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+        raise ConfigError(f"{architecture}: cannot be built with {model_args}: {error}") from None
+
+
+def _image_size(image_size: int | tuple[int, int] | None, defaults: dict[str, Any]) -> tuple[int, int]:
+    if image_size is None:
+        return (defaults["input_size"][1], defaults["input_size"][2])
+    return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+
+
+def _size_argument(size: tuple[int, int], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Only networks built for one size need to hear of another; transformers knows it from ``model_args`` alone."""
+    if defaults.get("fixed_input_size") and size != tuple(defaults["input_size"][1:]):
+        return {"img_size": list(size)}
+    return {}
+
+
+def _dropout(custom: bool, drop_rate: float) -> dict[str, float]:
+    return {"drop_rate": drop_rate} if drop_rate and not custom else {}
+
+
+def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any], overrides: dict[str, Any]) -> InputConfig:
+    """timm's facts about the backbone's input, with the trained size, normalisation and crop on top."""
+    facts = {key: defaults[key] for key in InputConfig.model_fields if defaults.get(key) is not None}
+    if architecture == "lesion_net":
+        own = get_pretrained_cfg(architecture).to_dict()
+        facts |= {"classifier": own["classifier"], "first_conv": None}
+    facts |= overrides
+    facts |= {"architecture": architecture, "num_classes": cast(int, network.num_classes), "pool_size": None}
+    if facts.get("interpolation") not in ("bilinear", "bicubic"):
+        facts["interpolation"] = "bicubic"
+    return validated(InputConfig, facts, f"input of {architecture}")

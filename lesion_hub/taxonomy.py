@@ -1,0 +1,357 @@
+"""One table of diagnoses, the label spaces made of them, and the maps between spaces.
+
+Every label stands for a set of *entities*, the finest things we tell apart (``ak`` and ``scc`` are two entities, HAM10000's
+``akiec`` is both). A map from one space to another exists when every source label lies inside exactly one target label, so
+coarsening always works and splitting is refused, with no list of maps to maintain.
+
+>>> ham7, binary = label_space("ham7"), label_space("binary")
+>>> ham7.labels
+('mel', 'nv', 'bcc', 'akiec', 'bkl', 'df', 'vasc')
+>>> ham7.map_to(binary).labels([0, 1]).tolist()
+[1, 0]
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lesion_hub.errors import TaxonomyError
+
+ABSTAIN = -1
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A row of the table: a label's code, its full name, whether it is malignant, and the entities it covers.
+
+    ``malignant`` is None where authors differ or the label says nothing about it (``ak``, ``unk``).
+    """
+
+    code: str
+    name: str
+    malignant: bool | None
+    entities: frozenset[str]
+    aliases: tuple[str, ...] = ()
+
+
+def _row(code: str, name: str, malignant: bool | None, entities: str = "", aliases: Sequence[str] = ()) -> Diagnosis:
+    return Diagnosis(code, name, malignant, frozenset((entities or code).split()), tuple(aliases))
+
+
+_MALIGNANT_ENTITIES = "mel bcc scc clinical_malignant"
+_BENIGN_ENTITIES = "nv sk lentigo df vasc infectious eczema acne pigment clinical_benign"
+
+DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(
+    {
+        row.code: row
+        for row in (
+            _row("mel", "Melanoma", True, aliases=("melanoma",)),
+            _row("nv", "Melanocytic nevus", False, aliases=("nevus", "naevus", "melanocytic nevi")),
+            _row("bcc", "Basal cell carcinoma", True),
+            _row("akiec", "Actinic keratosis / intraepithelial carcinoma", True, "ak scc"),
+            _row("ak", "Actinic keratosis", None, aliases=("solar keratosis",)),
+            _row("bkl", "Benign keratosis-like lesion", False, "sk lentigo", ("benign keratosis",)),
+            _row("sk", "Seborrheic keratosis", False, aliases=("seborrheic_keratosis",)),
+            _row("df", "Dermatofibroma", False),
+            _row("vasc", "Vascular lesion", False, aliases=("vascular",)),
+            _row("scc", "Squamous cell carcinoma", True),
+            _row("unk", "Unknown / none of the others", None, aliases=("unknown",)),
+            _row("benign", "Benign", False, f"{_BENIGN_ENTITIES}"),
+            _row("malignant", "Malignant", True, f"{_MALIGNANT_ENTITIES} ak"),
+            _row("infectious", "Infectious skin disease", False, aliases=("enfeksiyonel", "infection")),
+            _row("eczema", "Eczema", False, aliases=("ekzama", "egzama")),
+            _row("acne", "Acne", False, aliases=("akne",)),
+            _row("pigment", "Other pigment disorder", False, aliases=("pigmented", "pigmentary")),
+            _row("benign_pigmented", "Benign pigmented lesion", False, "clinical_benign", ("benign",)),
+            _row("clinical_malignant", "Malignant lesion", True, "clinical_malignant", ("malign", "malignant")),
+        )
+    }
+)
+
+# The same words stand for other sets of entities where a space follows another convention.
+_AK_BENIGN = (
+    _row("benign", "Benign (actinic keratosis counted here)", False, f"{_BENIGN_ENTITIES} ak"),
+    _row("malignant", "Malignant", True, _MALIGNANT_ENTITIES),
+)
+_CLINICAL_MALIGNANT = _row("malignant", "Malignant lesion", True, "clinical_malignant", ("malign",))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[\s_\-]+", "_", str(text).strip().casefold())
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error line: the closest known word, or all of them when none is close.
+
+    >>> nearest("ham8", ["ham7", "isic8"])
+    "did you mean 'ham7'?"
+    """
+    known = sorted(known)
+    if not known:
+        return "there is none yet"
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """An ordered set of labels. The order is the order of a model's outputs."""
+
+    name: str
+    rows: tuple[Diagnosis, ...] = field(repr=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(row.code for row in self.rows)
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        return tuple(row.name for row in self.rows)
+
+    @property
+    def malignant(self) -> tuple[bool | None, ...]:
+        return tuple(row.malignant for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, label: object) -> bool:
+        return isinstance(label, str) and _slug(label) in self._by_word
+
+    @cached_property
+    def _by_word(self) -> dict[str, int]:
+        words = {_slug(alias): i for i, row in enumerate(self.rows) for alias in row.aliases}
+        words.update({_slug(row.name): i for i, row in enumerate(self.rows)})
+        words.update({_slug(row.code): i for i, row in enumerate(self.rows)})
+        return words
+
+    def index(self, label: str) -> int:
+        """Position of a label, by code, full name or alias, whatever its case.
+
+        >>> label_space("isic8").index("SCC")
+        7
+        """
+        try:
+            return self._by_word[_slug(label)]
+        except KeyError:
+            raise TaxonomyError(
+                f"label {label!r} is not in label space {self.name!r}; {nearest(_slug(label), self.labels)}"
+            ) from None
+
+    def map_to(self, target: LabelSpace | str) -> LabelMap:
+        """The map that coarsens this space into ``target``; raises TaxonomyError where a label would have to be split.
+
+        >>> label_space("isic8").map_to("ham7").matrix.shape
+        (8, 7)
+        """
+        space = label_space(target) if isinstance(target, str) else target
+        return LabelMap(self, space, tuple(_target_index(row, self, space) for row in self.rows))
+
+    def maps_to(self, target: LabelSpace | str) -> bool:
+        """Whether ``map_to`` would succeed."""
+        try:
+            self.map_to(target)
+        except TaxonomyError:
+            return False
+        return True
+
+
+def _target_index(row: Diagnosis, source: LabelSpace, target: LabelSpace) -> int:
+    for i, other in enumerate(target.rows):
+        if row.entities <= other.entities:
+            return i
+    if row.entities == {"unk"}:
+        return ABSTAIN
+    parts = [other.code for other in target.rows if row.entities & other.entities]
+    why = f"it is split between {' and '.join(parts)} there" if len(parts) > 1 else "nothing there covers it"
+    if len(parts) == 1:
+        why = f"it is wider than {parts[0]!r} there"
+    raise TaxonomyError(
+        f"label space {source.name!r} does not map to {target.name!r}: {row.code!r} ({row.name}) has no single "
+        f"place, {why}; use labels at least as fine as {target.name!r}"
+    )
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A many-to-one map between label spaces, for label arrays and for probability arrays."""
+
+    source: LabelSpace
+    target: LabelSpace
+    indices: tuple[int, ...]
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float64]:
+        """(C_source, C_target) of 0 and 1; the row of a label that abstains is all zero."""
+        matrix = np.zeros((len(self.source), len(self.target)))
+        for i, j in enumerate(self.indices):
+            if j != ABSTAIN:
+                matrix[i, j] = 1.0
+        return matrix
+
+    def labels(self, labels: ArrayLike) -> NDArray[np.int64]:
+        """Map integer labels of any shape in [0, C_source); ABSTAIN (-1) in, and ``unk``, give ABSTAIN out."""
+        values = np.asarray(labels, dtype=np.int64)
+        if values.size and (values.min() < ABSTAIN or values.max() >= len(self.source)):
+            raise TaxonomyError(
+                f"labels for space {self.source.name!r} must lie in 0..{len(self.source) - 1}, "
+                f"got {values.min()}..{values.max()}; check which label space they were written in"
+            )
+        return np.append(np.asarray(self.indices, dtype=np.int64), ABSTAIN)[values]
+
+    def probabilities(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """Map (..., C_source) probabilities to (..., C_target); each row keeps its mass.
+
+        The mass of a label that abstains is shared among the targets in proportion to theirs, which is the distribution
+        given that the lesion is one of them; a row that abstains wholly says nothing, hence becomes uniform.
+        """
+        values = np.asarray(probabilities, dtype=np.float64)
+        if values.ndim == 0 or values.shape[-1] != len(self.source):
+            raise TaxonomyError(
+                f"probabilities for space {self.source.name!r} need {len(self.source)} columns, got shape {values.shape}"
+            )
+        mapped = values @ self.matrix
+        if ABSTAIN not in self.indices:
+            return mapped
+        total, kept = values.sum(-1, keepdims=True), mapped.sum(-1, keepdims=True)
+        silent = kept <= 1e-12 * np.maximum(total, 1e-300)
+        shared = np.divide(mapped * total, kept, out=np.zeros_like(mapped), where=~silent)
+        return np.where(silent, total / len(self.target), shared)
+
+
+def _space(name: str, rows: str | Sequence[str | Diagnosis]) -> LabelSpace:
+    items = rows.split() if isinstance(rows, str) else rows
+    return LabelSpace(name, tuple(DIAGNOSES[row] if isinstance(row, str) else row for row in items))
+
+
+LABEL_SPACES: Mapping[str, LabelSpace] = MappingProxyType(
+    {
+        space.name: space
+        for space in (
+            _space("ham7", "mel nv bcc akiec bkl df vasc"),
+            _space("isic8", "mel nv bcc ak bkl df vasc scc"),
+            _space("isic9", "mel nv bcc ak bkl df vasc scc unk"),
+            _space("isic2017", "mel sk nv"),
+            _space("binary", "benign malignant"),
+            _space("binary_ak_benign", _AK_BENIGN),
+            _space("clinical6", ["infectious", "eczema", "acne", "pigment", "benign_pigmented", _CLINICAL_MALIGNANT]),
+        )
+    }
+)
+
+
+def label_space(name: str) -> LabelSpace:
+    """A named label space.
+
+    >>> len(label_space("isic9"))
+    9
+    """
+    try:
+        return LABEL_SPACES[name]
+    except KeyError:
+        raise TaxonomyError(f"unknown label space {name!r}; {nearest(name, LABEL_SPACES)}") from None
+
+
+def space_from_names(names: Iterable[str], name: str = "custom") -> LabelSpace:
+    """The named space whose labels these are (by code, name or alias), else a custom space in sorted order.
+
+    A custom label that is a code of the table keeps its entities, so a folder tree ``mel/ nv/`` still maps to ``binary``;
+    any other name is an entity of its own and maps nowhere.
+
+    >>> space_from_names(["benign", "malignant"]).name
+    'binary'
+    >>> space_from_names(["tinea", "vitiligo"]).labels
+    ('tinea', 'vitiligo')
+    """
+    words = sorted(str(word) for word in names)
+    if not words:
+        raise TaxonomyError("a label space needs at least one label; the folder or column that names classes is empty")
+    slugs = [_slug(word) for word in words]
+    if len(set(slugs)) != len(slugs):
+        twins = sorted({word for word in words if slugs.count(_slug(word)) > 1})
+        raise TaxonomyError(f"class names {', '.join(map(repr, twins))} are the same label; rename or merge them")
+    for space in LABEL_SPACES.values():
+        if all(word in space for word in words) and {space.index(word) for word in words} == set(range(len(space))):
+            return space
+    return LabelSpace(name, tuple(_custom_row(word) for word in words))
+
+
+def _custom_row(word: str) -> Diagnosis:
+    known = DIAGNOSES.get(_slug(word))
+    if known is not None and known.code not in ("benign", "malignant"):
+        return known
+    return Diagnosis(word, word, None, frozenset([f"custom:{word}"]))
+
+
+def space_from_labels(name: str, labels: Sequence[str]) -> LabelSpace:
+    """Rebuild a space from what a config stores; the labels of a named space must be that space's, in its order."""
+    if name not in LABEL_SPACES:
+        return LabelSpace(name, tuple(_custom_row(label) for label in labels))
+    space = LABEL_SPACES[name]
+    if tuple(labels) != space.labels:
+        raise TaxonomyError(
+            f"labels {list(labels)} are not those of label space {name!r} ({', '.join(space.labels)}); "
+            "name another space or restore the order"
+        )
+    return space
+
+
+def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
+    """The finest space that every given space maps into.
+
+    >>> finest_common([label_space("isic8"), label_space("ham7")]).name
+    'ham7'
+    """
+    given = list(dict.fromkeys(spaces))
+    candidates = list(dict.fromkeys([*given, *LABEL_SPACES.values()]))
+    common = [target for target in candidates if all(space.maps_to(target) for space in given)]
+    if not common:
+        names = ", ".join(space.name for space in given)
+        raise TaxonomyError(f"no label space holds all of {names}; combine models of related label spaces")
+    return max(common, key=lambda target: (len(target), -candidates.index(target)))
+
+
+# ------------------------------------------------------------------------------------------------ patient and site words
+
+SEXES = ("female", "male")
+SITES = ("head/neck", "torso", "upper extremity", "lower extremity", "palms/soles", "oral/genital")
+
+_SITE_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("head/neck", "head", "neck", "face", "scalp", "ear", "nose", "lip"), "head/neck"),
+        **dict.fromkeys(("torso", "anterior_torso", "posterior_torso", "lateral_torso", "trunk"), "torso"),
+        **dict.fromkeys(("abdomen", "back", "chest", "shoulder"), "torso"),
+        **dict.fromkeys(("upper_extremity", "arm", "forearm", "hand"), "upper extremity"),
+        **dict.fromkeys(("lower_extremity", "leg", "thigh", "foot"), "lower extremity"),
+        **dict.fromkeys(("palms/soles", "acral"), "palms/soles"),
+        **dict.fromkeys(("oral/genital", "genital"), "oral/genital"),
+    }
+)
+
+
+def canonical_site(text: Any) -> str | None:
+    """The body site in our six words, or None when it is missing or unknown.
+
+    >>> canonical_site("posterior torso"), canonical_site("unknown")
+    ('torso', None)
+    """
+    return None if text is None else _SITE_WORDS.get(_slug(text))
+
+
+def canonical_sex(text: Any) -> str | None:
+    """``male``, ``female`` or None.
+
+    >>> canonical_sex("F"), canonical_sex("unknown")
+    ('female', None)
+    """
+    words = {"f": "female", "female": "female", "m": "male", "male": "male"}
+    return None if text is None else words.get(_slug(text))
