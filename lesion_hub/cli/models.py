@@ -1,0 +1,160 @@
+"""Commands about models and their versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lesion_hub.cli.output import Json, print_facts, print_json, print_table
+
+Name = Annotated[str, typer.Argument(help="Hub id (org/name), registry name, or model folder.", show_default=False)]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Version tag, commit or branch; default: the highest version.")
+]
+Root = Annotated[
+    Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
+]
+
+
+def models(
+    search: Annotated[str, typer.Argument(help="Word or glob to look for in names.")] = "*",
+    all_: Annotated[bool, typer.Option("--all", help="Show every architecture, not the first 40.")] = False,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """List published models of the registry and the architectures that can be trained.
+
+    Example: `lesion-hub models mobilenet`
+    """
+    from lesion_hub.hub.registry import Registry
+    from lesion_hub.models import list_architectures
+
+    place = Registry(registry)
+    published = {name: place.versions(name) for name in place.names() if search.strip("*") in name}
+    architectures = list_architectures(search)
+    if json_:
+        zoo = [architecture.to_dict() for architecture in architectures]
+        print_json({"registry": published, "registry_root": str(place.root), "architectures": zoo})
+        return
+    print_table(("published model", "versions"), ((name, " ".join(tags)) for name, tags in published.items()))
+    shown = architectures if all_ else architectures[:40]
+    rows = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
+    print_table(("architecture", "family", "input", "pretrained"), rows)
+    if len(shown) < len(architectures):
+        typer.echo(f"… and {len(architectures) - len(shown)} more: give a word to search for, or --all")
+
+
+def info(name: Name, revision: Revision = None, registry: Root = None, json_: Json = False) -> None:
+    """Show what a version is: labels, licence, calibration, operating points, notes.
+
+    Example: `lesion-hub info ham10000-trio`
+    """
+    from lesion_hub.hub import store
+
+    found = store.info(name, revision, registry=registry)
+    if json_:
+        print_json(found.to_dict())
+        return
+    print_facts(
+        {
+            "name": found.name,
+            "kind": found.kind,
+            "version": found.version,
+            "versions": " ".join(found.versions),
+            "architecture": found.architecture,
+            "members": ", ".join(found.members),
+            "labels": f"{found.label_space}: {' '.join(found.labels)}",
+            "licence": found.licence,
+            "size": f"{found.size_bytes / 1e6:.1f} MB",
+            "temperature": found.temperature if found.temperature is not None else "not calibrated",
+            "operating points": ", ".join(f"{k} at {v:.3f}" for k, v in found.operating_points.items()),
+            "weights sha256": found.weights_sha256,
+        }
+    )
+    for version, notes in found.notes.items():
+        typer.echo(f"\n{version}: {notes}")
+
+
+def versions(name: Name, registry: Root = None, json_: Json = False) -> None:
+    """List the versions of a model, lowest first.
+
+    Example: `lesion-hub versions ham10000-trio`
+    """
+    from lesion_hub.hub import store
+
+    tags = store.list_versions(name, registry=registry)
+    if json_:
+        print_json({"name": name, "versions": tags})
+    else:
+        typer.echo("\n".join(tags) if tags else f"{name} has no published version")
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Run or model folder to publish.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="org/name for the Hub, a plain name for the registry.", show_default=False)],
+    version: Annotated[str, typer.Option("--version", help="X.Y.Z; a version that exists is refused.", show_default=False)],
+    notes: Annotated[str, typer.Option("--notes", help="What changed; goes on top of CHANGELOG.md.", show_default=False)],
+    registry: Root = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the Hub repo as a private one.")] = False,
+    force_licence: Annotated[
+        bool, typer.Option("--force-licence", help="Publish under a licence more permissive than the data's.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Publish a folder as one immutable version, on the Hub or in the registry.
+
+    Example: `lesion-hub publish runs/x org/ham-lite0 --version 1.0.0 --notes "First release"`
+    """
+    from lesion_hub.hub import store
+    from lesion_hub.hub.remote import quiet_downloads
+
+    with quiet_downloads(json_):
+        done = store.publish(
+            folder,
+            name,
+            version=version,
+            notes=notes,
+            registry=registry,
+            private=private,
+            force_licence=force_licence,
+        )
+    facts: dict[str, Any] = {
+        "name": done.name,
+        "version": done.version,
+        "location": done.location,
+        "commit": done.commit,
+    }
+    if json_:
+        print_json(facts)
+    else:
+        typer.echo(f"published {done.name} {done.version}: {done.location}")
+
+
+def pull(
+    name: Name,
+    revision: Revision = None,
+    to: Annotated[Path | None, typer.Option("--to", help="New folder to copy the files into.")] = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Fetch a version (and an ensemble's members), so that it loads offline from then on.
+
+    Example: `lesion-hub pull org/ham-lite0 --revision v1.0.0`
+    """
+    from lesion_hub.hub import store
+    from lesion_hub.hub.remote import quiet_downloads
+
+    with quiet_downloads(json_):
+        found = store.pull(name, revision, to=to, registry=registry)
+    if json_:
+        print_json({"name": found.name, "revision": found.revision, "folder": str(found.folder)})
+    else:
+        typer.echo(f"{found.name} {found.revision or ''}: {found.folder}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (models, info, versions, publish, pull):
+        app.command(rich_help_panel="Models and versions")(command)

@@ -1,0 +1,265 @@
+"""The one door through which pixels enter: any image file, bytes or Pillow image becomes an upright 8-bit RGB image.
+
+What cannot be read raises `ImageError` with one line. The size is judged from the header, before any pixel is decoded,
+against ``max_pixels``; Pillow's process-wide settings (`MAX_IMAGE_PIXELS`, `LOAD_TRUNCATED_IMAGES`) are never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from lesion_hub.errors import ImageError
+
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any] | Image.Image
+
+MAX_PIXELS = 80_000_000
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif", ".ppm"})
+
+# A closed list: among Pillow's other formats some start programs (EPS runs Ghostscript) and none holds photographs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "PPM")
+_READABLE = "JPEG, PNG, WebP, BMP, GIF, TIFF, JPEG 2000, AVIF or PPM"
+
+# What Pillow's decoders are seen to raise on damaged files, beside the OSError that they document.
+_DECODER_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the header of an image file says, pixels undecoded.
+
+    ``width`` and ``height`` are as stored; ``orientation`` is the EXIF one (1..8, 1 = upright). ``quantization`` holds
+    the JPEG quantisation tables (each 64 ints), None for other formats.
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    orientation: int
+    quantization: tuple[tuple[int, ...], ...] | None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) once the EXIF orientation is applied, as `load_rgb` returns it."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def load_rgb(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+    at_least: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Decode ``source`` to an upright RGB image (8 bits per channel), free of EXIF and other metadata.
+
+    16-bit gray is scaled to 8 bits, transparency is laid over white, of an animation the first frame is taken.
+    ``source`` is a path, the encoded bytes, a Pillow image (left untouched) or the ``{"path", "bytes"}`` mapping of an
+    undecoded `datasets` image column. ``name`` replaces the file name in messages. ``at_least`` (width, height) permits
+    decoding a JPEG at 1/2, 1/4 or 1/8 of its size, which is faster, as long as neither upright side falls below it.
+    Raises `ImageError`.
+
+    >>> load_rgb(Image.new("L", (4, 3), 255)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    name = _one_line(name or _name_of(source))
+    if isinstance(source, Image.Image):
+        _check_size(source, max_pixels, name)
+        return _decode(source, name)
+    with closing(_stream(source, name)) as stream:
+        image = _open(stream, name)
+        _check_size(image, max_pixels, name)
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, at_least[::-1] if _orientation(image) >= 5 else at_least)
+        return _decode(image, name)
+
+
+def probe(source: ImageSource, *, name: str | None = None) -> ImageFacts:
+    """Read the header of ``source`` without decoding its pixels; raises `ImageError` as `load_rgb` does.
+
+    >>> from io import BytesIO
+    >>> stream = BytesIO()
+    >>> Image.new("RGB", (4, 3)).save(stream, "PNG")
+    >>> probe(stream.getvalue()).upright_size
+    (4, 3)
+    """
+    name = _one_line(name or _name_of(source))
+    if isinstance(source, Image.Image):
+        return _facts(source)
+    with closing(_stream(source, name)) as stream:
+        return _facts(_open(stream, name))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image, judged by its suffix alone.
+
+    >>> is_image_name("ISIC_0024306.JPG"), is_image_name("._ISIC_0024306.jpg"), is_image_name("notes.txt")
+    (True, False, False)
+    """
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def _facts(image: Image.Image) -> ImageFacts:
+    tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
+    quantization = tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
+    return ImageFacts(*image.size, image.mode, image.format or "", _orientation(image), quantization)
+
+
+def _name_of(source: ImageSource) -> str:
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "image")
+    if isinstance(source, Mapping):
+        return str(source.get("path") or "image")
+    return "image" if isinstance(source, bytes) else os.fspath(source)
+
+
+def _stream(source: str | os.PathLike[str] | bytes | Mapping[str, Any], name: str) -> IO[bytes]:
+    if isinstance(source, Mapping):
+        content = source.get("bytes") or source.get("path")
+        if content is None:
+            raise ImageError(f"{name}: the row holds neither image bytes nor a path; drop the row or add its image")
+        return _stream(content, name)
+    if isinstance(source, bytes):
+        return BytesIO(source)
+    try:
+        return Path(source).open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder; name one image file in it") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be opened ({_reason(error)}); check its name and permissions") from None
+
+
+@cache
+def _openers() -> tuple[tuple[Any, Any], ...]:
+    Image.init()
+    return tuple(Image.OPEN[format_] for format_ in _FORMATS if format_ in Image.OPEN)
+
+
+def _open(stream: IO[bytes], name: str) -> Image.Image:
+    """Identify the image and read its header.
+
+    Not `Image.open`: that judges and warns by Pillow's process-wide pixel limit, which ``max_pixels`` replaces.
+    """
+    prefix = stream.read(16)
+    if not prefix:
+        raise ImageError(f"{name}: the file is empty; remove it or fetch it again")
+    damage: Exception | None = None
+    for factory, accept in _openers():
+        accepted = accept(prefix) if accept else True
+        if not accepted or isinstance(accepted, str):
+            continue
+        try:
+            stream.seek(0)
+            image: Image.Image = factory(stream, "")
+        except _DECODER_ERRORS as error:
+            damage = error
+        else:
+            return image
+    if damage is not None:
+        raise ImageError(f"{name}: the image is damaged ({_reason(damage)}); remove it or fetch it again")
+    raise ImageError(f"{name}: not an image that can be read; give {_READABLE}")
+
+
+def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: {width}x{height} is over the limit of {max_pixels:,} pixels; shrink it or raise max_pixels")
+    if width * height == 0:
+        raise ImageError(f"{name}: the image has no pixels; remove it or fetch it again")
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+        upright = _upright(image)
+        pixels = _to_rgb(upright, name)
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{name}: the image is damaged ({_reason(error)}); remove it or fetch it again") from None
+    clean = pixels if pixels is not image and type(pixels) is Image.Image else pixels.copy()
+    clean.info = {}
+    return clean
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where it is absent, unreadable or nonsense: damaged EXIF must not cost the image."""
+    try:
+        # The base class's method: that of PNG files would decode the pixels to look for EXIF behind them.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1
+    return orientation if orientation in _TRANSPOSITIONS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation != 1 else image
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return _eight_bits(image, name).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels have no known range; save it with 8 or 16 bits per channel")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale 0..65535 to 0..255, rounding; Pillow's own conversion would clip or truncate, depending on its version."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"{name}: 32-bit pixels have no known range; save it with 8 or 16 bits per channel")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _reason(error: Exception) -> str:
+    return _one_line(" ".join(str(error).split())) or type(error).__name__

@@ -1,0 +1,106 @@
+"""LesionClassifier: a network with its labels and preprocessing; starting weights; what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.models import LesionClassifier, list_architectures
+
+
+def test_forward_features_and_labels_agree_in_shape():
+    model = LesionClassifier.create("resnet18", "ham7", image_size=64).eval()
+    images = torch.rand(2, 3, 64, 64)
+    assert model(images).shape == (2, 7)
+    assert model.features(images).shape == (2, model.num_features)
+    torch.testing.assert_close(model.last_layer(model.features(images)), model(images))
+    assert model.labels[0] == "mel"
+
+
+def test_the_transform_is_the_configured_one():
+    model = LesionClassifier.create(
+        "resnet18", "binary", image_size=(40, 60), crop_pct=0.8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5), interpolation="bilinear"
+    )
+    pixels = model.transform(Image.new("RGB", (200, 150), (255, 255, 255)))
+    assert pixels.shape == (3, 40, 60)
+    torch.testing.assert_close(pixels[:, 20, 30], (1 - torch.tensor([0.1, 0.2, 0.3])) / 0.5)
+
+
+def test_a_fixed_size_network_is_told_its_size_and_stays_stock():
+    model = LesionClassifier.create("vit_tiny_patch16_224", "binary", image_size=96).eval()
+    assert model.model_args == {"img_size": [96, 96]}
+    assert model(torch.rand(1, 3, 96, 96)).shape == (1, 2)
+    assert not model.is_custom
+
+
+def test_a_head_or_metadata_makes_it_custom():
+    plain = LesionClassifier.create("resnet18", "binary", image_size=32)
+    headed = LesionClassifier.create("resnet18", "binary", image_size=32, head=["drop 0.2", "out"])
+    fused = LesionClassifier.create("resnet18", "binary", image_size=32, metadata=True)
+    assert (plain.architecture, headed.architecture, fused.architecture) == ("resnet18", "lesion_net", "lesion_net")
+    assert (plain.takes_metadata, headed.takes_metadata, fused.takes_metadata) == (False, False, True)
+
+
+def test_moves_follow_the_network():
+    model = LesionClassifier.create("lesion_cnn_shallow", "binary", image_size=32)
+    assert model.to(dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert model.device == torch.device("cpu")
+
+
+def test_starting_weights_fill_all_but_the_classifier(tmp_path):
+    donor = timm.create_model("resnet18", num_classes=1000)
+    save_file(donor.state_dict(), tmp_path / "resnet18.safetensors")
+    for options in ({}, {"head": [8, "relu", "out"]}):
+        model = LesionClassifier.create("resnet18", "ham7", pretrained=tmp_path / "resnet18.safetensors", **options)
+        trunk = model.network.backbone if options else model.network
+        torch.testing.assert_close(trunk.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
+        assert model.last_layer.out_features == 7
+
+
+def test_half_precision_weights_without_a_classifier_are_a_fine_start(tmp_path):
+    donor = timm.create_model("resnet18", num_classes=0).half()
+    save_file(donor.state_dict(), tmp_path / "start.safetensors")
+    model = LesionClassifier.create("resnet18", "ham7", pretrained=tmp_path / "start.safetensors")
+    assert model.dtype == torch.float32
+    torch.testing.assert_close(model.network.conv1.weight, donor.conv1.weight.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"backbone": "resnet5O"}, "did you mean 'resnet50'"),
+        ({"backbone": "resnet18", "space": "ham8"}, "did you mean 'ham7'"),
+        ({"backbone": "resnet18", "head": ["drop 2", "out"]}, "'drop 2'"),
+        ({"backbone": "resnet18", "pretrained": "missing.safetensors"}, "missing.safetensors"),
+        ({"backbone": "resnet18", "pretrained": "weights.pth"}, "pickles are not loaded"),
+        ({"backbone": "lesion_cnn_deep", "pretrained": True}, "no pretrained weights"),
+        ({"backbone": "resnet18", "mean": (0.5, 0.5)}, "mean"),
+        ({"backbone": "resnet18", "crop_pct": 0}, "crop_pct"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(options, told):
+    with pytest.raises(LesionHubError) as caught:
+        LesionClassifier.create(**{"space": "ham7", **options})
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
+    with pytest.raises(ConfigError, match="not the weights of this backbone"):
+        LesionClassifier.create("resnet34", "ham7", pretrained=tmp_path / "resnet18.safetensors")
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
+    with pytest.raises(ConfigError, match="not readable as safetensors"):
+        LesionClassifier.create("resnet18", "ham7", pretrained=tmp_path / "pickle.safetensors")
+
+
+def test_the_zoo_lists_our_own_first_and_searches():
+    assert [a.name for a in list_architectures("alexnet")] == ["lesion_alexnet"]
+    assert list_architectures()[0].family == "lesion_hub"
+    names = [a.name for a in list_architectures("efficientnet_b?")]
+    assert "efficientnet_b0" in names
+    assert "resnet50" not in names
