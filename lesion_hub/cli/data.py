@@ -2,6 +2,184 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
+from lesion_hub.errors import DataError
+
+if TYPE_CHECKING:
+    from lesion_hub.data import ReadResult
+
 app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache and generate data sets.")
+
+Place = Annotated[
+    str, typer.Argument(metavar="PATH", help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)
+]
+Source = Annotated[
+    str | None, typer.Option("--source", help="Layout, where it is not recognised: ham10000, isic2019, folders, …")
+]
+Space = Annotated[str | None, typer.Option("--space", help="Label space to read into: ham7, isic8, binary, clinical6, …")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS for tables and Hub data; repeatable.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="THEIRS=OURS for label words; repeatable.")]
+Images = Annotated[list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")]
+Split = Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")]
+Allow = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")]
+
+
+def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    broken = [value for value in values or () if "=" not in value]
+    if broken:
+        raise DataError(f"{option} {broken[0]!r} is not of the form NAME=NAME; for example {option} image_id=isic_id")
+    return dict(value.split("=", 1) for value in values or ())
+
+
+def _read(
+    path: str,
+    source: str | None,
+    space: str | None,
+    columns: list[str] | None,
+    labels: list[str] | None,
+    images: list[Path] | None,
+    split: str | None,
+    allow_missing: bool,
+) -> ReadResult:
+    import datasets
+
+    from lesion_hub.data import read
+
+    datasets.disable_progress_bars()
+    return read(
+        path,
+        source=source,
+        space=space,
+        columns=_pairs(columns, "--column"),
+        labels=_pairs(labels, "--label"),
+        images=images or (),
+        split=split,
+        allow_missing=allow_missing,
+    )
+
+
+@app.command()
+def show(
+    path: Place,
+    source: Source = None,
+    space: Space = None,
+    column: Columns = None,
+    label: Labels = None,
+    images: Images = None,
+    split: Split = None,
+    allow_missing: Allow = False,
+    json_: Json = False,
+) -> None:
+    """Say what a data set holds: images, lesions, classes, patients, and what is wrong with it.
+
+    Example: `lesion-hub data show data/ham10000`
+    """
+    from lesion_hub.data import summarise
+
+    summary = summarise(_read(path, source, space, column, label, images, split, allow_missing))
+    if json_:
+        print_json(summary)
+        return
+    groups = summary["groups"]
+    print_facts(
+        {
+            "source": summary["source"],
+            "label space": summary["space"],
+            "images": summary["images"],
+            "lesions or patients": f"{groups['count']} ({groups['with_several_images']} with several images)",
+            "official split": summary["splits"],
+            "sex": summary["sex"],
+            "site": summary["site"],
+            "missing": summary["missing"],
+        }
+    )
+    total = max(summary["images"], 1)
+    print_table(("class", "images", "share"), ((c, n, f"{n / total:.1%}") for c, n in summary["classes"].items()))
+    for problem in summary["report"]["problems"]:
+        typer.echo(f"left out: {problem}", err=True)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="New folder for the set.", show_default=False)],
+    classes: Annotated[int, typer.Option("--classes", help="7 (ham7), 8 (isic8), 6 (clinical6) or 2 (binary).")] = 7,
+    count: Annotated[int, typer.Option("--count", help="Number of images.")] = 200,
+    size: Annotated[str, typer.Option("--size", help="Side in pixels, or WIDTHxHEIGHT.")] = "128",
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same bytes.")] = 0,
+    layout: Annotated[str | None, typer.Option("--layout", help="ham10000, isic2019, splits or folders.")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="As many of each class, not as nature has them.")] = False,
+    plant_duplicates: Annotated[int, typer.Option("--plant-duplicates", help="Copies to add within lesions.")] = 0,
+    plant_leaks: Annotated[int, typer.Option("--plant-leaks", help="Copies to add under other lesion ids.")] = 0,
+    label_noise: Annotated[float, typer.Option("--label-noise", help="Share of lesions with a wrong label.")] = 0.0,
+    confound: Annotated[bool, typer.Option("--confound", help="Let size, quality, border and name betray the class.")] = False,
+    processes: Annotated[int, typer.Option("--processes", help="Drawing processes.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Draw a synthetic sample set: dermoscopy-like images of no real patient, in a public data set's layout.
+
+    Example: `lesion-hub data sample demo/data --classes 7 --count 500 --size 128`
+    """
+    from lesion_hub.data.synthetic import SampleSpec, write_sample_set
+
+    spec = SampleSpec.for_classes(
+        classes,
+        count=count,
+        size=_size(size),
+        seed=seed,
+        layout=layout,
+        balanced=balanced,
+        duplicates=plant_duplicates,
+        leaks=plant_leaks,
+        label_noise=label_noise,
+        confound=confound,
+    )
+    with progress_bar("drawing lesions") as progress:
+        written = write_sample_set(out, spec, processes=processes, progress=progress)
+    facts = {
+        "folder": str(written.root),
+        "images": written.images,
+        "lesions": written.lesions,
+        "labels": written.labels,
+        "masks": str(written.masks),
+    }
+    print_json(facts) if json_ else print_facts(facts)
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdigit() for side in sides):
+        raise DataError(f"size {text!r} is neither a number nor WIDTHxHEIGHT; for example 128 or 600x450")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+@app.command()
+def cache(
+    path: Place,
+    out: Annotated[Path, typer.Option("--out", help="Folder that holds caches.", show_default=False)],
+    size: Annotated[int, typer.Option("--size", help="Short side in pixels; the long one is 4/3 of it.")] = 224,
+    fit: Annotated[str, typer.Option("--fit", help="squash, crop or pad.")] = "squash",
+    on_error: Annotated[str, typer.Option("--on-error", help="fail, or skip and record bad files.")] = "fail",
+    processes: Annotated[int | None, typer.Option("--processes", help="Decoding processes; default: one a core.")] = None,
+    source: Source = None,
+    images: Images = None,
+    allow_missing: Allow = False,
+    json_: Json = False,
+) -> None:
+    """Decode and resize every image once, so that training reads pixels at memory speed. Safe to interrupt and repeat.
+
+    Example: `lesion-hub data cache data/ham10000 --size 224 --out cache/`
+    """
+    from lesion_hub.data.cache import CacheSpec, cache_dataset
+
+    result = _read(path, source, None, None, None, images, None, allow_missing)
+    with progress_bar("decoding") as progress:
+        made = cache_dataset(
+            result.dataset, out, CacheSpec.for_size(size, fit=fit), processes=processes, on_error=on_error, progress=progress
+        )
+    facts = made.summary()
+    print_json(facts) if json_ else print_facts(facts)

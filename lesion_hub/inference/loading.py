@@ -8,8 +8,9 @@ import torch
 
 from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
-from lesion_hub.hub.format import is_ensemble, read_model
-from lesion_hub.hub.store import Resolved, resolve
+from lesion_hub.hub.format import read_model
+from lesion_hub.hub.layout import is_ensemble
+from lesion_hub.hub.store import Resolved, resolve, resolve_published
 from lesion_hub.inference.combine import Combination
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import Predictor
@@ -61,7 +62,8 @@ def _ensemble(found: Resolved, registry: str | Path | None, token: str | None) -
 def _member(found: Resolved, pinned: EnsembleMember, registry: str | Path | None, token: str | None) -> Member:
     """A member exactly as pinned; one that is missing or differs is an error that names it."""
     try:
-        classifier, config = read_model(resolve(pinned.name, pinned.revision, registry=registry, token=token).folder)
+        place = resolve_published(pinned.name, pinned.revision, registry=registry, token=token)
+        classifier, config = read_model(place.folder)
     except LesionHubError as error:
         raise StoreError(f"{found.name}: member {pinned.name} {pinned.revision} cannot be loaded: {error}") from None
     if config.lesion_hub.weights_sha256 != pinned.weights_sha256:

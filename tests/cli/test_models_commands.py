@@ -1,0 +1,118 @@
+"""The commands about models, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lesion_hub.cli import app
+from lesion_hub.hub.format import write_model
+from lesion_hub.models import LesionClassifier
+
+COMMAND = Path(sys.executable).with_name("lesion-hub")
+
+
+def run(*arguments, ok=True, **environment):
+    done = subprocess.run(
+        [str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
+    )
+    assert (done.returncode == 0) == ok, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def object_of(*arguments, **environment):
+    return json.loads(run(*arguments, "--json", **environment).stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    write_model(path, LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32), temperature=1.0)
+    (path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A model\n")
+    (path / "metrics.json").write_text('{"test": {"accuracy": 0.5}}')
+    (path / "split.json").write_text("{}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def registry(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("registry")
+    for version, notes in (("1.0.0", "First release."), ("1.1.0", "Second release.")):
+        run("publish", folder, "tiny", "--version", version, "--notes", notes, "--registry", root)
+    return root
+
+
+def test_help_is_quick_and_every_command_shows_an_example():
+    run("--help")
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert re.search(r"Example: .*lesion-hub", run(name, "--help").stdout), name
+
+
+def test_versions_info_and_pull_read_what_publish_wrote(registry, tmp_path):
+    assert object_of("versions", "tiny", "--registry", registry) == {"name": "tiny", "versions": ["v1.0.0", "v1.1.0"]}
+    facts = object_of("info", "tiny", "--registry", registry)
+    assert facts["version"] == "v1.1.0"
+    assert facts["licence"] == "cc-by-nc-4.0"
+    assert facts["labels"][0] == "mel"
+    assert facts["notes"] == {"v1.1.0": "Second release.", "v1.0.0": "First release."}
+    assert object_of("info", "tiny", "--revision", "v1.0.0", "--registry", registry)["version"] == "v1.0.0"
+    pulled = object_of("pull", "tiny", "--to", tmp_path / "copy", "--registry", registry)
+    assert (Path(pulled["folder"]) / "model.safetensors").is_file()
+    assert object_of("info", tmp_path / "copy")["weights_sha256"] == facts["weights_sha256"]
+
+
+def test_the_registry_root_may_come_from_the_environment(registry):
+    assert object_of("versions", "tiny", LESION_HUB_REGISTRY=str(registry))["versions"] == ["v1.0.0", "v1.1.0"]
+
+
+def test_models_lists_registry_and_zoo(registry):
+    found = object_of("models", "--registry", registry)
+    assert found["registry"] == {"tiny": ["v1.0.0", "v1.1.0"]}
+    assert {"lesion_alexnet", "resnet50"} <= {a["name"] for a in found["architectures"]}
+    text = run("models", "mobilenetv2", "--registry", registry).stdout
+    assert "mobilenetv2_100" in text
+    assert "resnet50" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["info", "tinyy"], "did you mean 'tiny'"),
+        (["info", "tiny", "--revision", "v9.0.0"], "no version 'v9.0.0'"),
+        (["versions", "../up"], "neither a model folder"),
+        (["publish", "FOLDER", "tiny", "--version", "1.0.0", "--notes", "again"], "already exists"),
+        (["publish", "FOLDER", "tiny", "--version", "one", "--notes", "x"], "not of the form X.Y.Z"),
+        (["publish", "FOLDER", "tiny", "--version", "2.0.0", "--notes", " "], "needs notes"),
+        (["publish", "missing", "tiny", "--version", "2.0.0", "--notes", "x"], "missing"),
+        (["info", "org/not-cached"], "offline"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_failure(registry, folder, arguments, told):
+    filled = [str(folder) if argument == "FOLDER" else argument for argument in arguments]
+    done = run(*filled, "--registry", registry, ok=False)
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_version_is_printed():
+    assert run("--version").stdout.startswith("lesion-hub ")
