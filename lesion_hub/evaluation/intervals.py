@@ -1,0 +1,191 @@
+"""95 % intervals by resampling groups, paired differences between two models, and McNemar's test.
+
+Images of one lesion or patient are not independent, so whole groups are drawn with replacement, as many as there are. The
+draw is not stratified by class: how many of each class a test set holds is part of what chance decides. Resample ``b`` of a
+seed depends on nothing but the seed, ``b`` and the set of groups, hence two models see the same resamples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr
+
+from lesion_hub.errors import DataError
+from lesion_hub.evaluation.metrics import Measures
+from lesion_hub.evaluation.predictions import check
+from lesion_hub.taxonomy import LabelSpace, label_space
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.floating]
+Statistic = Callable[[Counts], Mapping[str, Array]]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_CELLS_PER_BATCH = 12_800_000  # counts of groups x resamples that each thread holds at a time: 51 MB
+_STRIP = 16  # resamples written side by side, a cache line of float32
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its percentile interval. All None where undefined; the bounds also where one group is all there is.
+
+    ``defined`` is the share of resamples in which the measure had a value, which is 1 unless a class is very rare.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    defined: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return asdict(self)
+
+
+class McNemar(NamedTuple):
+    """Examples that only one of two models gets right, and the exact two-sided p-value of their balance."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def bootstrap(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any],
+    space: LabelSpace | str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    metrics: Collection[str] | None = None,
+) -> dict[str, Interval]:
+    """95 % intervals of the measures of ``metrics.compute``, by dotted name; ``metrics`` limits them to some names.
+
+    ``probabilities`` (N, C), ``labels`` (N,) integers, ``groups`` (N,) lesion or patient of each example.
+
+    >>> chances = [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]]
+    >>> bootstrap(chances, [0, 0, 1, 1], ["a", "b", "c", "d"], "binary", metrics=["accuracy"])["accuracy"]
+    Interval(value=0.75, low=0.25, high=1.0, defined=1.0)
+    """
+    space = label_space(space) if isinstance(space, str) else space
+    predictions = check(probabilities, labels, space)
+    group = group_numbers(groups, len(predictions))
+    return bootstrap_statistic(Measures(predictions, group, metrics).evaluate, group, resamples, seed)
+
+
+def difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any],
+    space: LabelSpace | str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    metrics: Collection[str] | None = None,
+) -> dict[str, Interval]:
+    """Paired intervals of (measure of ``first``) - (measure of ``second``), two (N, C) predictions of the same examples.
+
+    >>> better, worse = [[0.9, 0.1], [0.2, 0.8]] * 8, [[0.9, 0.1], [0.6, 0.4]] * 8
+    >>> difference(better, worse, [0, 1] * 8, range(16), "binary", metrics=["accuracy"])["accuracy"].value
+    0.5
+    """
+    space = label_space(space) if isinstance(space, str) else space
+    pair = [check(given, labels, space) for given in (first, second)]
+    group = group_numbers(groups, len(pair[0]))
+    one, two = (Measures(predictions, group, metrics) for predictions in pair)
+
+    def gap(counts: Counts) -> dict[str, Array]:
+        subtrahend = two.evaluate(counts)
+        return {name: value - subtrahend[name] for name, value in one.evaluate(counts).items()}
+
+    return bootstrap_statistic(gap, group, resamples, seed)
+
+
+def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
+    """Exact McNemar test of two (N,) bool arrays: is either model right more often where they disagree?
+
+    It takes examples as independent; with many images per lesion, trust ``difference`` instead.
+
+    >>> mcnemar([True] * 6 + [False], [False] * 6 + [True])
+    McNemar(only_first=6, only_second=1, p_value=0.125)
+    """
+    one, two = (np.asarray(given, dtype=bool) for given in (first_correct, second_correct))
+    if one.ndim != 1 or one.shape != two.shape:
+        raise DataError(f"cannot pair {one.shape} with {two.shape} outcomes; score both models on the same examples")
+    only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
+    disagree = only_first + only_second
+    p_value = min(1.0, 2 * float(bdtr(min(only_first, only_second), disagree, 0.5)))
+    return McNemar(only_first, only_second, p_value)
+
+
+def group_numbers(groups: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[np.int64]:
+    """(N,) group of each example as numbers 0..G-1, whatever the groups are called."""
+    names = np.asarray(groups)
+    if names.ndim != 1 or len(names) != rows:
+        raise DataError(f"groups have shape {names.shape} for {rows} predictions; give one lesion or patient per row")
+    if names.dtype == object:
+        missing = np.array([name is None or name != name for name in names])
+        if missing.any():
+            raise DataError(f"row {int(missing.argmax())} has no group; give its lesion or patient, or its own image id")
+        names = names.astype(str)
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def bootstrap_statistic(statistic: Statistic, group: NDArray[np.int64], resamples: int, seed: int) -> dict[str, Interval]:
+    """Intervals of any statistic of group counts: it takes (G, B) float64 and returns (B,) arrays by name."""
+    if resamples < 1:
+        raise DataError(f"{resamples} resamples give no interval; ask for 1000 or more")
+    columns = int(group.max()) + 1
+    point = statistic(np.ones((columns, 1)))
+    size = max(1, _CELLS_PER_BATCH // columns)
+    batches = [range(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+    # Whole numbers are exact in float32 up to 2 ** 24, and a resample of unequal groups may hold more than all examples.
+    dtype = np.float32 if 2 * len(group) < 2**24 else np.float64
+    threads = min(_MOST_THREADS, os.cpu_count() or 1, len(batches))
+    shares = [batches[thread::threads] for thread in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(lambda share: _evaluate(statistic, share, columns, seed, dtype), shares)
+        parts = [part for share in done for part in share]
+    return {
+        name: _interval(float(value[0]), np.concatenate([part[name] for part in parts]), columns)
+        for name, value in point.items()
+    }
+
+
+def _evaluate(
+    statistic: Statistic, batches: Sequence[range], columns: int, seed: int, dtype: type[np.floating]
+) -> list[Mapping[str, Array]]:
+    """One thread's share. Its batches are drawn into one array: fresh memory would cost more than the draw itself."""
+    counts = np.empty((columns, max(map(len, batches))), dtype=dtype)
+    return [statistic(_draw(counts[:, : len(batch)], batch, seed)) for batch in batches]
+
+
+def _draw(counts: Counts, batch: range, seed: int) -> Counts:
+    """Fill (G, B) ``counts`` with how often each group is drawn in each resample of the batch."""
+    columns = len(counts)
+    for start in range(0, len(batch), _STRIP):
+        strip = []
+        for resample in batch[start : start + _STRIP]:
+            drawn = np.random.default_rng([seed, resample]).integers(columns, size=columns, dtype=np.uint32)
+            strip.append(np.bincount(drawn.astype(np.intp), minlength=columns))
+        counts[:, start : start + _STRIP] = np.stack(strip, axis=1)
+    return counts
+
+
+def _interval(value: float, resampled: Array, columns: int) -> Interval:
+    known = resampled[~np.isnan(resampled)]
+    share = len(known) / len(resampled)
+    if np.isnan(value):
+        return Interval(None, None, None, defined=share)
+    if columns == 1 or not len(known):
+        return Interval(value, None, None, defined=share)
+    low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Interval(value, float(low), float(high), defined=share)
