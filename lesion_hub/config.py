@@ -131,7 +131,8 @@ class ModelConfig(Options):
 
 REGISTRY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,94}")
 REPO_ID = re.compile(rf"{REGISTRY_NAME.pattern}/{REGISTRY_NAME.pattern}")
-MEMBER_REVISION = re.compile(r"v(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)|[0-9a-f]{40}")
+_NUMBER = "(?:0|[1-9][0-9]*)"
+MEMBER_REVISION = re.compile(rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}|[0-9a-f]{{40}}")
 
 
 class EnsembleMember(Options):

@@ -9,10 +9,11 @@ from lesion_hub.errors import StoreError
 # What each licence asks of those who use the weights. More terms is stricter; unknown licences are asked about.
 _TERMS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("cc0-1.0", "unlicense", "pddl"), frozenset()),
-    **dict.fromkeys(("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-3.0"), frozenset({"by"})),
-    **dict.fromkeys(("cc-by-sa-4.0", "odbl"), frozenset({"by", "sa"})),
-    **dict.fromkeys(("cc-by-nc-4.0", "cc-by-nc-3.0"), frozenset({"by", "nc"})),
-    "cc-by-nc-sa-4.0": frozenset({"by", "nc", "sa"}),
+    **dict.fromkeys(("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause"), frozenset({"by"})),
+    **dict.fromkeys(("cc-by-4.0", "cc-by-3.0", "cc-by-2.0"), frozenset({"by"})),
+    **dict.fromkeys(("cc-by-sa-4.0", "cc-by-sa-3.0", "odbl"), frozenset({"by", "sa"})),
+    **dict.fromkeys(("cc-by-nc-4.0", "cc-by-nc-3.0", "cc-by-nc-2.0"), frozenset({"by", "nc"})),
+    **dict.fromkeys(("cc-by-nc-sa-4.0", "cc-by-nc-sa-3.0"), frozenset({"by", "nc", "sa"})),
     "cc-by-nd-4.0": frozenset({"by", "nd"}),
     "cc-by-nc-nd-4.0": frozenset({"by", "nc", "nd"}),
 }

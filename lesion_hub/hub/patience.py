@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -26,6 +29,7 @@ FIRST_PAUSE = float(os.environ.get("LESION_HUB_RETRY_PAUSE", "1.0"))
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 # huggingface_hub's transport differs by version, so its raw errors are known by their library, without importing any.
 _TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"})
+_SECRET = re.compile(r"(?i:bearer)\s+[^\s'\"]+|hf_\w+")
 
 Result = TypeVar("Result")
 
@@ -44,11 +48,18 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, LocalEntryNotFoundError):
         return error.__cause__ is not None and is_transient(error.__cause__)
+    if _is_short_download(error):
+        return True
     return isinstance(error, (ConnectionError, TimeoutError)) or is_transport(error) or _is_xet_failure(error)
 
 
 def is_transport(error: BaseException) -> bool:
+    """Whether the error is the HTTP library's own: no answer came, or half of one."""
     return type(error).__module__.partition(".")[0] in _TRANSPORTS
+
+
+def _is_short_download(error: BaseException) -> bool:
+    return isinstance(error, OSError) and "Consistency check failed" in str(error)
 
 
 def _is_xet_failure(error: BaseException) -> bool:
@@ -57,65 +68,76 @@ def _is_xet_failure(error: BaseException) -> bool:
 
 def is_hub_error(error: BaseException) -> bool:
     """Whether an error comes from talking to the Hub or from the disk, and not from a bug of ours."""
-    return isinstance(error, (HfHubHTTPError, OSError)) or is_transport(error) or _is_xet_failure(error)
+    return isinstance(error, (HfHubHTTPError, HFValidationError, OSError)) or is_transport(error) or _is_xet_failure(error)
 
 
-def patiently(action: Callable[[], Result], *, landed: Callable[[], Result | None] | None = None) -> Result:
+def patiently(action: Callable[[], Result]) -> Result:
     """Run ``action``, again after a transient failure, at most ATTEMPTS times.
 
-    A lost answer may hide a success, so ``landed`` looks before each repetition: what it finds is the result.
+    A lost answer may hide a success, so an action that changes something must look first whether it is done already.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(1, ATTEMPTS):
         try:
             return action()
         except Exception as error:
-            last = attempt == ATTEMPTS - 1
             if not is_hub_error(error) or not is_transient(error):
                 raise
-            logger.info("the Hub did not answer (%s), attempt %d of %d", type(error).__name__, attempt + 1, ATTEMPTS)
-            if not last:
-                time.sleep(FIRST_PAUSE * 2**attempt)
-            found = _look(landed, quietly=last)
-            if found is not None:
-                return found
-            if last:
-                raise
-    raise AssertionError("unreachable")
+            logger.info("the Hub did not answer (%s), attempt %d of %d", type(error).__name__, attempt, ATTEMPTS)
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+    return action()
 
 
-def _look(landed: Callable[[], Result | None] | None, quietly: bool) -> Result | None:
-    if landed is None:
-        return None
+@contextmanager
+def one_line_errors(repo_id: str, doing: str) -> Iterator[None]:
+    """Turn what the Hub or the disk raises inside the block into one line; bugs keep their traceback."""
     try:
-        return landed()
+        yield
+    except StoreError:
+        raise
     except Exception as error:
-        if not is_hub_error(error) or not (is_transient(error) or quietly):
+        if not is_hub_error(error):
             raise
-        return None
+        raise StoreError(f"{repo_id}: {_explanation(error, repo_id, doing)}") from None
 
 
-def explained(error: BaseException, repo_id: str, doing: str) -> StoreError:
-    """The one line for a failure that patience did not cure. Tokens are never part of it."""
+def _explanation(error: BaseException, repo_id: str, doing: str) -> str:
+    """What went wrong and what mends it. Tokens are never part of it."""
+    error = _behind(error)
     status = status_of(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return StoreError(f"{repo_id}: the disk is full while {doing}; free some space and run it again, nothing is half done")
+    if isinstance(error, HFValidationError):
+        return f"is not a name that the Hub takes ({_reason(error)}); check the spelling"
     if isinstance(error, RevisionNotFoundError):
-        return StoreError(f"{repo_id}: no such revision while {doing}; `lesion-hub versions {repo_id}` lists what there is")
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return StoreError(
-            f"{repo_id}: the Hub refused the token while {doing}; log in again with `hf auth login` or set HF_TOKEN"
-        )
+        return f"no such revision while {doing}; `lesion-hub versions {repo_id}` lists what there is"
     if isinstance(error, RepositoryNotFoundError):
-        return StoreError(
-            f"{repo_id}: not found on the Hub, or private and your token has no access; check the name, or set HF_TOKEN"
-        )
+        return "not found on the Hub, or private and your token has no access; check the name, or set HF_TOKEN"
+    if status == 401:
+        return f"the Hub refused the token while {doing}; log in again with `hf auth login` or set HF_TOKEN"
     if status == 403:
-        return StoreError(f"{repo_id}: your token may not do that ({doing}); use a token with write access to it")
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)) and not is_transient(error):
-        return StoreError(
-            f"{repo_id}: not in the cache, and this process is offline (HF_HUB_OFFLINE); go online once to fetch it"
-        )
+        return f"your token may not do that ({doing}); use a token with write access to it"
     if status is not None:
-        return StoreError(f"{repo_id}: the Hub answered {status} while {doing}; nothing is half done, run it again later")
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return StoreError(f"{repo_id}: the Hub could not be reached while {doing} ({reason}); nothing is half done, run it again")
+        return f"the Hub answered {status} while {doing}; nothing is half done, run it again later"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "not, or not wholly, in the cache, and this process is offline (HF_HUB_OFFLINE); go online once to fetch it"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"this process is offline (HF_HUB_OFFLINE), which rules out {doing}; unset it and run it again"
+    return _without_answer(error, doing)
+
+
+def _without_answer(error: BaseException, doing: str) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full while {doing}; free some space and run it again, nothing is half done"
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        return f"{error.filename} cannot be used while {doing} ({error.strerror}); mend that and run it again"
+    return f"the Hub could not be reached while {doing} ({_reason(error)}); nothing is half done, run it again"
+
+
+def _behind(error: BaseException) -> BaseException:
+    """What kept huggingface_hub from the Hub, when it then reports that the cache does not hold the thing either."""
+    cause = error.__cause__
+    wrapped = isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
+    return cause if wrapped and cause is not None else error
+
+
+def _reason(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _SECRET.sub("<token>", first)[:160]

@@ -12,12 +12,14 @@ from filelock import FileLock
 from lesion_hub.config import REGISTRY_NAME
 from lesion_hub.errors import StoreError
 from lesion_hub.hub.atomic import sync_folder
-from lesion_hub.hub.format import CHANGELOG_NAME
+from lesion_hub.hub.layout import CHANGELOG_NAME
 from lesion_hub.hub.release import Published, Release
-from lesion_hub.hub.versions import version_tags
+from lesion_hub.hub.versions import changelog_notes, version_tags
 from lesion_hub.taxonomy import nearest
 
 REGISTRY_VARIABLE = "LESION_HUB_REGISTRY"
+_STAGING = ".tmp-"
+_LOCK_SECONDS = 60
 
 
 def packaged_root() -> Path:
@@ -65,7 +67,7 @@ class Registry:
         target = home / tag
         try:
             home.mkdir(parents=True, exist_ok=True)
-            with FileLock(home / ".lock", timeout=60):
+            with FileLock(home / ".lock", timeout=_LOCK_SECONDS):
                 if target.exists():
                     raise StoreError(f"{name} {tag} already exists in {self.root}; a version never changes, raise the number")
                 self._install(release, home, target)
@@ -75,8 +77,10 @@ class Registry:
         return Published(name, tag, str(target))
 
     def _install(self, release: Release, home: Path, target: Path) -> None:
+        for abandoned in home.glob(f".*{_STAGING}*"):  # a killed publisher's; the lock says that nobody writes there now
+            shutil.rmtree(abandoned, ignore_errors=True)
         previous = self._latest_changelog(home)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=home))
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{_STAGING}", dir=home))
         try:
             for file, source in release.files.items():
                 _copy_durably(source, staging / file)
@@ -90,10 +94,10 @@ class Registry:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _latest_changelog(self, home: Path) -> str | None:
-        """The newest changelog: the one that was written last, which need not be of the highest version."""
+        """The one that was written last, which need not be of the highest version: every publish adds one entry."""
         logs = [home / tag / CHANGELOG_NAME for tag in self._tags(home)]
-        present = [log for log in logs if log.is_file()]
-        return max(present, key=lambda log: log.stat().st_mtime_ns).read_text(encoding="utf-8") if present else None
+        texts = [log.read_text(encoding="utf-8") for log in logs if log.is_file()]
+        return max(texts, key=lambda text: len(changelog_notes(text)), default=None)
 
     def _home(self, name: str) -> Path:
         if not REGISTRY_NAME.fullmatch(name):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 
-from lesion_hub.config import Training
+from lesion_hub.config import ModelConfig
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.format import CARD_NAME, CHANGELOG_NAME, load_config, publishable_files
+from lesion_hub.hub.layout import CARD_NAME, CHANGELOG_NAME, load_config, publishable_files
 from lesion_hub.hub.licences import check_licence
 from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked_notes
 
@@ -43,12 +45,17 @@ class Published:
     commit: str | None = None
 
 
-def prepare_release(folder: Path, version: str, notes: str | None, *, force_licence: bool = False) -> Release:
-    """Check everything that can be checked before anything is written: version, notes, files, hash, licence."""
+def prepare_release(
+    folder: Path, version: str, notes: str | None, *, members: Iterable[Path] = (), force_licence: bool = False
+) -> Release:
+    """Check everything that can be checked before anything is written: version, notes, files, hash, licence.
+
+    ``members`` are the model folders of an ensemble's members, whose training data bind the ensemble too.
+    """
     number, text = Version.parse(version), checked_notes(notes)
     names = publishable_files(folder)
     if not force_licence:
-        check_licence(card_licence(folder), training_licences(folder))
+        check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, {name: folder / name for name in names if name != CHANGELOG_NAME})
 
 
@@ -59,15 +66,14 @@ def card_licence(folder: Path) -> str | None:
         licence = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: the front matter cannot be read ({error}); mend the YAML between the --- lines") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
     return str(licence) if licence else None
 
 
 def training_licences(folder: Path) -> list[tuple[str, str]]:
     """(data set, licence) of every source that the weights saw."""
     config = load_config(folder)
-    training: Training | None = getattr(config, "training", None) or getattr(
-        getattr(config, "lesion_hub", None), "training", None
-    )
+    training = config.lesion_hub.training if isinstance(config, ModelConfig) else config.training
     return [(source.name, source.license) for source in training.data] if training else []

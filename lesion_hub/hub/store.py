@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesion_hub.config import REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
-from lesion_hub.errors import StoreError
-from lesion_hub.hub.format import CHANGELOG_NAME, METRICS_NAME, is_model_folder, load_config
+from lesion_hub.config import REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig, read_json
+from lesion_hub.errors import LesionHubError, StoreError
+from lesion_hub.hub.layout import CHANGELOG_NAME, METRICS_NAME, is_model_folder, load_config
 from lesion_hub.hub.registry import Registry
 from lesion_hub.hub.release import Published, card_licence, prepare_release
 from lesion_hub.hub.remote import Hub
@@ -38,9 +38,15 @@ def resolve(
         if revision is not None:
             raise StoreError(f"{folder} is a folder, which has no versions; leave out revision {revision!r}")
         return Resolved(str(name), folder, None)
-    place = _place(str(name), registry, token)
-    found, version = place.fetch(str(name), revision)
-    return Resolved(str(name), found, version)
+    return resolve_published(str(name), revision, registry=registry, token=token)
+
+
+def resolve_published(
+    name: str, revision: str | None = None, *, registry: str | Path | None = None, token: str | None = None
+) -> Resolved:
+    """``resolve`` for a registry name or Hub id alone: what an ensemble pins is never a folder that happens to be near."""
+    folder, version = _place(name, registry, token).fetch(name, revision)
+    return Resolved(name, folder, version)
 
 
 def list_versions(name: str, *, registry: str | Path | None = None, token: str | None = None) -> list[str]:
@@ -75,7 +81,10 @@ def publish(
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         force_licence: publish although the card's licence is more permissive than the training data's.
     """
-    release = prepare_release(Path(folder), version, notes, force_licence=force_licence)
+    path = Path(folder).expanduser()
+    config = load_config(path)
+    members = [] if force_licence else _member_folders(str(path), config, registry, token)
+    release = prepare_release(path, version, notes, members=members, force_licence=force_licence)
     return _place(name, registry, token, private=private).publish(release, name)
 
 
@@ -92,20 +101,41 @@ def pull(
     Without ``to`` it stays in the Hub cache; with it the files are also copied into that new folder.
     """
     found = resolve(name, revision, registry=registry, token=token)
-    config = load_config(found.folder)
-    if isinstance(config, EnsembleConfig):
-        for member in config.members:
-            resolve(member.name, member.revision, registry=registry, token=token)
+    _member_folders(found.name, load_config(found.folder), registry, token)
     if to is None:
         return found
-    target = Path(to)
-    if target.exists() and any(target.iterdir()):
-        raise StoreError(f"{target}: exists and is not empty; choose a new folder")
-    try:
-        shutil.copytree(found.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    except (OSError, shutil.Error) as error:
-        raise StoreError(f"{target}: cannot be written ({error}); free some space or choose another folder") from None
+    target = Path(to).expanduser()
+    _copy_whole(found.folder, target)
     return Resolved(found.name, target, found.revision)
+
+
+def _member_folders(
+    owner: str, config: ModelConfig | EnsembleConfig, registry: str | Path | None, token: str | None
+) -> list[Path]:
+    """The folders of an ensemble's members, fetched if need be; none for a single model."""
+    members = config.members if isinstance(config, EnsembleConfig) else ()
+    folders = []
+    for member in members:
+        try:
+            folders.append(resolve_published(member.name, member.revision, registry=registry, token=token).folder)
+        except LesionHubError as error:
+            raise StoreError(f"{owner}: member {member.name} {member.revision} cannot be found: {error}") from None
+    return folders
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a version's files into a new folder, which appears with all of them or not at all."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise StoreError(f"{target}: exists and is not an empty folder; choose a new one")
+    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        shutil.copytree(source, staging, ignore=shutil.ignore_patterns(".*"))
+        staging.replace(target)
+    except (OSError, shutil.Error) as error:
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+        raise StoreError(f"{target}: cannot be written ({reason}); free some space or choose another folder") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -175,7 +205,7 @@ def _place(name: str, registry: str | Path | None, token: str | None, *, private
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _notes(folder: Path) -> dict[str, str]:

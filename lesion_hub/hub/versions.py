@@ -9,9 +9,9 @@ from datetime import date
 
 from lesion_hub.errors import StoreError
 
-_VERSION = re.compile(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-_HEADING = re.compile(r"^## (v\d+\.\d+\.\d+) - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
-_TITLE = "# Changelog\n"
+_VERSION = re.compile(r"v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_HEADING = re.compile(r"^## (v[0-9]+\.[0-9]+\.[0-9]+) - [0-9]{4}-[0-9]{2}-[0-9]{2}$", re.MULTILINE)
+_TITLE = "# Changelog"
 
 
 @dataclass(frozen=True, order=True)
@@ -43,17 +43,23 @@ def version_tags(names: Iterable[str]) -> list[str]:
 
 
 def checked_notes(notes: str | None) -> str:
-    """The notes of a version, required and never empty."""
-    text = (notes or "").strip()
+    """The notes of a version, required and never empty, with plain line ends: what is written is what is read back."""
+    text = "\n".join((notes or "").splitlines()).strip()
     if not text:
         raise StoreError('a version needs notes; say what changed with --notes "…"')
     if _HEADING.search(text):
-        raise StoreError("notes must not hold a line that looks like a version heading (## vX.Y.Z - date)")
+        raise StoreError("the notes hold a line that looks like a version heading (## vX.Y.Z - date); reword it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise StoreError("the notes hold characters that are not text; type them again") from None
     return text
 
 
 def add_entry(changelog: str | None, version: Version, notes: str, today: date | None = None) -> str:
-    """The changelog with this version on top. An entry that an interrupted publish left for it is replaced.
+    """The changelog with this version on top of all others. An entry that an interrupted publish left for it is replaced.
+
+    Text above the first version heading, such as a hand-written introduction, stays where it is.
 
     >>> print(add_entry(None, Version(1, 0, 0), "First release.", date(2026, 1, 2)))
     # Changelog
@@ -63,18 +69,21 @@ def add_entry(changelog: str | None, version: Version, notes: str, today: date |
     First release.
     <BLANKLINE>
     """
-    older = [(tag, text) for tag, text in _entries(changelog or "") if tag != str(version)]
-    head = f"## {version} - {(today or date.today()).isoformat()}\n\n{notes}\n"
-    return "\n".join([_TITLE, head, *(text for _, text in older)])
-
-
-def _entries(changelog: str) -> list[tuple[str, str]]:
-    """(tag, whole text) of each version in a changelog, top first."""
-    marks = list(_HEADING.finditer(changelog))
-    ends = [*(mark.start() for mark in marks[1:]), len(changelog)]
-    return [(m.group(1), changelog[m.start() : end].rstrip("\n") + "\n") for m, end in zip(marks, ends, strict=True)]
+    head, entries = _parts(changelog or "")
+    older = [text for tag, text in entries if tag != str(version)]
+    entry = f"## {version} - {(today or date.today()).isoformat()}\n\n{notes}"
+    return "\n\n".join([head or _TITLE, entry, *older]) + "\n"
 
 
 def changelog_notes(changelog: str) -> dict[str, str]:
     """Notes by version tag, in the changelog's order."""
-    return {tag: text.split("\n", 1)[1].strip() for tag, text in _entries(changelog)}
+    return {tag: text.partition("\n")[2].strip() for tag, text in _parts(changelog)[1]}
+
+
+def _parts(changelog: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands above the first version, and the (tag, whole text) of each version, top first."""
+    marks = list(_HEADING.finditer(changelog))
+    starts = [mark.start() for mark in marks]
+    head = changelog[: starts[0]] if starts else changelog
+    ends = [*starts, len(changelog)][1:]
+    return head.strip("\n"), [(m.group(1), changelog[m.start() : end].strip("\n")) for m, end in zip(marks, ends, strict=True)]

@@ -14,15 +14,8 @@ from safetensors import safe_open
 
 from lesion_hub.config import CONFIG_NAME, OperatingPoint
 from lesion_hub.errors import ConfigError, LesionHubError, StoreError
-from lesion_hub.hub.format import (
-    MODELING_NAME,
-    WEIGHTS_NAME,
-    fold_temperature,
-    modeling_source,
-    publishable_files,
-    read_model,
-    write_model,
-)
+from lesion_hub.hub.format import fold_temperature, read_model, write_model
+from lesion_hub.hub.layout import MODELING_NAME, WEIGHTS_NAME, modeling_source, publishable_files
 from lesion_hub.models import LesionClassifier
 
 
@@ -188,7 +181,13 @@ def test_a_full_disk_leaves_the_old_model_readable(tmp_path, monkeypatch):
 
 def test_only_the_files_of_the_format_are_published(tmp_path):
     write_model(tmp_path, small())
-    for name, text in {"README.md": "card", "metrics.json": "{}", "split.json": "{}", "log.jsonl": "", "CHANGELOG.md": ""}.items():
+    for name, text in {
+        "README.md": "card",
+        "metrics.json": "{}",
+        "split.json": "{}",
+        "log.jsonl": "",
+        "CHANGELOG.md": "",
+    }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "roc.png").write_bytes(b"png")
