@@ -1,6 +1,6 @@
 """Random batches from the decode-once cache against decoding the same JPEGs with Pillow.
 
-Both deliver batches of 64 uint8 images of 224x299, drawn at random from the same 600x450 JPEGs (textured, quality 90).
+Both deliver batches of 64 uint8 images of 224x298, drawn at random from the same 600x450 JPEGs (textured, quality 90).
 The cache is read by one thread; Pillow decodes and resizes in ``--workers`` processes that hand nothing back, so it is
 spared the cost of moving its pixels. The page cache is warm for both. Medians over ``--rounds``.
 

@@ -52,7 +52,7 @@ class CacheSpec:
     """
 
     height: int = 224
-    width: int = 299
+    width: int = 298
     fit: str = "squash"
     resample: str = "bicubic"
     max_pixels: int = MAX_PIXELS
@@ -70,13 +70,15 @@ class CacheSpec:
     def for_size(cls, size: int, *, aspect: float = 4 / 3, **options: Any) -> CacheSpec:
         """The spec whose short side is ``size``, ``aspect`` = width / height; choose 1.0 for mixed orientations.
 
+        The long side is rounded down, as torchvision does it, so that what a model sees is what its own transform gives.
+
         >>> spec = CacheSpec.for_size(224)
         >>> spec.height, spec.width
-        (224, 299)
+        (224, 298)
         """
         if not aspect > 0:
             raise ConfigError(f"cache aspect {aspect!r}: must be a positive width / height")
-        height, width = (size, round(size * aspect)) if aspect >= 1 else (round(size / aspect), size)
+        height, width = (size, int(size * aspect)) if aspect >= 1 else (int(size / aspect), size)
         return cls(height, width, **options)
 
     @classmethod

@@ -102,7 +102,7 @@ def plan_access(n_images: int, spec: CacheSpec, *, device_budget: int, disk_budg
     ``"resident"``: all in the accelerator's memory; ``"mapped"``: from the cache on disk; ``"stream"``: decoded again
     in every epoch, for neither has room.
 
-    >>> spec = CacheSpec(224, 299)
+    >>> spec = CacheSpec(224, 298)
     >>> plan_access(10_015, spec, device_budget=40 << 30, disk_budget=0)
     'resident'
     >>> plan_access(400_000, spec, device_budget=40 << 30, disk_budget=1 << 40)
