@@ -15,7 +15,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	@echo "Installing into .venv (PyTorch is large; the first time takes some minutes)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[app,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## train, publish, load and predict on a synthetic sample set, offline

@@ -127,8 +127,8 @@ def test_names_aliases_and_case_resolve():
 
 def test_folder_names_find_their_space():
     assert space_from_names(["malignant", "benign"]) == label_space("binary")
-    assert space_from_names("Enfeksiyonel Ekzama Akne Pigment Benign Malign".split()) == label_space("clinical6")
-    assert space_from_names("AKIEC BCC BKL DF MEL NV VASC".split()) == label_space("ham7")
+    assert space_from_names(["Enfeksiyonel", "Ekzama", "Akne", "Pigment", "Benign", "Malign"]) == label_space("clinical6")
+    assert space_from_names(["AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC"]) == label_space("ham7")
 
 
 def test_other_folders_make_a_custom_space():

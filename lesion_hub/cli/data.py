@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
+from lesion_hub.cli.output import Json, json_text, print_facts, print_json, print_table, progress_bar
 from lesion_hub.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ Columns = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS
 Labels = Annotated[list[str] | None, typer.Option("--label", help="THEIRS=OURS for label words; repeatable.")]
 Images = Annotated[list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")]
 Split = Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes; default: one a core.")]
 Allow = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")]
 
 
@@ -183,3 +184,99 @@ def cache(
         )
     facts = made.summary()
     print_json(facts) if json_ else print_facts(facts)
+
+
+@app.command()
+def audit(
+    path: Place,
+    against: Annotated[str | None, typer.Option("--against", help="A second data set that should share nothing.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Split to judge; default: the one that the data set ships, if any.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.html.")] = Path("audit"),
+    workers: Workers = None,
+    source: Source = None,
+    space: Space = None,
+    column: Columns = None,
+    label: Labels = None,
+    images: Images = None,
+    allow_missing: Allow = False,
+    json_: Json = False,
+) -> None:
+    """Look for what makes a score dishonest: duplicates, leaks, conflicts, and labels that the image source betrays.
+
+    Exit status 1 where a split leaks or `--against` overlaps.
+
+    Example: `lesion-hub data audit data/ham10000 --manifest split.json`
+    """
+    from lesion_hub.data.audit import audit as run_audit
+    from lesion_hub.data.audit import write_page
+    from lesion_hub.hub.atomic import write_text
+
+    result = _read(path, source, space, column, label, images, None, allow_missing)
+    with progress_bar("looking at every image") as progress:
+        report = run_audit(result, against=against, split=manifest or "official", workers=workers, progress=progress)
+    page = write_page(report, result, out / "audit.html")
+    write_text(out / "audit.json", json_text(report.to_dict()))
+    if json_:
+        print_json(report.to_dict())
+    else:
+        for table in report.tables():
+            print_table(table.header, table.rows, table.title)
+        for warning in report.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"\nwritten: {page} and {out / 'audit.json'}")
+    if not report.ok:
+        raise DataError(f"{path}: {'; '.join(report.failures)}")
+
+
+@app.command()
+def split(
+    path: Place,
+    out: Annotated[Path, typer.Option("--out", help="Manifest file to write.", show_default=False)],
+    folds: Annotated[int | None, typer.Option("--folds", help="So many folds, instead of train, val and test.")] = None,
+    fractions: Annotated[tuple[float, float, float], typer.Option("--fractions", help="Shares of train, val and test.")] = (
+        0.7,
+        0.15,
+        0.15,
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Same data and seed, same split.")] = 0,
+    respect_official: Annotated[
+        bool, typer.Option("--respect-official", help="Keep the split that the data set ships, and say what leaks across it.")
+    ] = False,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Leave out training images that an official test part also holds.")
+    ] = False,
+    allow_absent: Annotated[
+        bool, typer.Option("--allow-absent", help="Accept a class that is missing from some parts.")
+    ] = False,
+    workers: Workers = None,
+    source: Source = None,
+    space: Space = None,
+    column: Columns = None,
+    label: Labels = None,
+    images: Images = None,
+    allow_missing: Allow = False,
+    json_: Json = False,
+) -> None:
+    """Split by lesion or patient, near duplicates kept together, class by class; the manifest is hashed and re-checked.
+
+    Example: `lesion-hub data split data/ham10000 --folds 5 --out folds.json`
+    """
+    from lesion_hub.data.splits import SplitOptions, split_source
+
+    result = _read(path, source, space, column, label, images, None, allow_missing)
+    options = SplitOptions(fractions, folds, seed, respect_official, drop_leaks, allow_absent)
+    with progress_bar("looking for near duplicates") as progress:
+        manifest = split_source(result, options, workers=workers, progress=progress)
+    manifest.save(out)
+    if json_:
+        print_json(manifest.describe())
+        return
+    labels = result.space.labels
+    counts = manifest.counts()
+    rows = ((part, *(counts[part].get(name, 0) for name in labels), sum(counts[part].values())) for part in counts)
+    print_table(("part", *labels, "images"), rows)
+    for warning in manifest.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")

@@ -12,9 +12,14 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 
 
-def print_json(data: Any) -> None:
+def json_text(data: Any) -> str:
     """One object, indented, NaN refused."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def print_json(data: Any) -> None:
+    """``json_text`` on standard output."""
+    typer.echo(json_text(data))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
@@ -45,8 +50,8 @@ def _in_words(value: Any) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with an ETA on standard error; the callback takes (done, in all). Silent where nobody watches."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar with an ETA on standard error; the callback takes (done, in all or None). Silent where nobody watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

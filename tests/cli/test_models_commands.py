@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,25 +11,7 @@ import pytest
 from lesion_hub.cli import app
 from lesion_hub.hub.format import write_model
 from lesion_hub.models import LesionClassifier
-
-COMMAND = Path(sys.executable).with_name("lesion-hub")
-
-
-def run(*arguments, ok=True, **environment):
-    done = subprocess.run(
-        [str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
-    )
-    assert (done.returncode == 0) == ok, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def object_of(*arguments, **environment):
-    return json.loads(run(*arguments, "--json", **environment).stdout)
+from tests.cli.runner import object_of, run
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,13 @@ def test_forward_features_and_labels_agree_in_shape():
 
 def test_the_transform_is_the_configured_one():
     model = LesionClassifier.create(
-        "resnet18", "binary", image_size=(40, 60), crop_pct=0.8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5), interpolation="bilinear"
+        "resnet18",
+        "binary",
+        image_size=(40, 60),
+        crop_pct=0.8,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.5, 0.5, 0.5),
+        interpolation="bilinear",
     )
     pixels = model.transform(Image.new("RGB", (200, 150), (255, 255, 255)))
     assert pixels.shape == (3, 40, 60)

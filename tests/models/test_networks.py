@@ -26,18 +26,28 @@ def described(head: nn.Sequential) -> list[str]:
 
 def test_the_three_clinical_heads_are_built_exactly():
     assert described(build_head(CLINICAL_HEADS["mobilenetv2_100"], 1280, 6)) == (
-        "Dropout(0.3) Linear(512) ReLU() Dropout(0.3) Linear(256) ReLU() Dropout(0.3) Linear(6)".split()
+        ["Dropout(0.3)", "Linear(512)", "ReLU()", "Dropout(0.3)", "Linear(256)", "ReLU()", "Dropout(0.3)", "Linear(6)"]
     )
     assert described(build_head(CLINICAL_HEADS["efficientnet_b1"], 1280, 6)) == (
-        "Dropout(0.3) Linear(512) ReLU() Dropout(0.3) Linear(6)".split()
+        ["Dropout(0.3)", "Linear(512)", "ReLU()", "Dropout(0.3)", "Linear(6)"]
     )
-    assert described(build_head(CLINICAL_HEADS["resnet50"], 2048, 6)) == (
-        "Dropout(0.4) Linear(1024) BatchNorm1d(1024) ReLU() Dropout(0.4) Linear(512) BatchNorm1d(512) ReLU() "
-        "Dropout(0.3) Linear(6)"
-    ).split()
+    assert described(build_head(CLINICAL_HEADS["resnet50"], 2048, 6)) == [
+        "Dropout(0.4)",
+        "Linear(1024)",
+        "BatchNorm1d(1024)",
+        "ReLU()",
+        "Dropout(0.4)",
+        "Linear(512)",
+        "BatchNorm1d(512)",
+        "ReLU()",
+        "Dropout(0.3)",
+        "Linear(6)",
+    ]
 
 
-@pytest.mark.parametrize("spec", [[], ["relu"], ["out", "relu"], ["out", "out"], ["drop", "out"], ["0", "out"], ["tanh", "out"]])
+@pytest.mark.parametrize(
+    "spec", [[], ["relu"], ["out", "relu"], ["out", "out"], ["drop", "out"], ["0", "out"], ["tanh", "out"]]
+)
 def test_a_head_that_cannot_be_is_refused(spec):
     with pytest.raises(ValueError, match=r"head|step"):
         build_head(spec, 8, 2)

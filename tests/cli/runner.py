@@ -1,0 +1,30 @@
+"""Run the installed command as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("lesion-hub")
+
+
+def run(*arguments: object, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
+    )
+    assert (done.returncode == 0) == ok, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def object_of(*arguments: object, ok: bool = True, **environment: str) -> dict[str, Any]:
+    """What the command prints with ``--json``: one object and nothing else."""
+    return json.loads(run(*arguments, "--json", ok=ok, **environment).stdout)

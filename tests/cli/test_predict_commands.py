@@ -1,0 +1,132 @@
+"""The commands that use a model, from their options to what they print and write."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from lesion_hub.cli import predict
+from lesion_hub.data.synthetic import SampleSpec, write_sample_set
+from lesion_hub.errors import LesionHubError
+from lesion_hub.hub import store
+from tests.hub.publishable import write_folder
+from tests.inference.networks import picture
+
+app = typer.Typer()
+predict.add_to(app)
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def object_of(*arguments):
+    return json.loads(run(*arguments, "--json"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A registry with models a and b, a run folder, two photographs and a synthetic set."""
+    root = tmp_path_factory.mktemp("place")
+    for seed, name in enumerate("ab"):
+        store.publish(write_folder(root / name, seed), name, version="1.0.0", notes="First.", registry=root / "registry")
+    for i in range(2):
+        picture(40, 60, seed=i).save(root / f"mole{i}.jpg")
+    write_sample_set(root / "set", SampleSpec(count=14, size=40, balanced=True))
+    return root
+
+
+def test_predict_prints_probabilities_and_that_it_is_no_diagnosis(place):
+    said = object_of("predict", place / "mole0.jpg", place / "mole1.jpg", "--model", place / "a", "--top", 2)
+    assert [row["image"] for row in said["predictions"]] == [str(place / "mole0.jpg"), str(place / "mole1.jpg")]
+    assert len(said["predictions"][0]["top"]) == 2
+    assert "not a diagnosis" in said["notice"]
+    text = run("predict", place / "mole0.jpg", "--model", place / "a")
+    assert "malignant" in text
+    assert "safe" not in text.lower()
+
+
+def test_an_overlay_is_an_image_of_the_same_size(place, tmp_path):
+    said = object_of(
+        "predict", place / "mole0.jpg", "--model", "a", "--registry", place / "registry", "--overlay", tmp_path / "o"
+    )
+    row = said["predictions"][0]
+    assert Image.open(row["overlay"]).size == (60, 40)
+    assert row["explanation"] == {"method": "gradcam", "label": row["label"]}
+
+
+def test_a_case_is_one_answer(place, tmp_path):
+    said = object_of(
+        "predict", place / "mole0.jpg", place / "mole1.jpg", "--model", place / "a", "--case", "--overlay", tmp_path
+    )
+    assert len(said["images"]) == 2
+    assert sum(said["probabilities"].values()) == pytest.approx(1)
+    assert len(list(tmp_path.glob("*_heat.png"))) == 2
+
+
+def test_score_writes_shards_and_goes_on(place, tmp_path):
+    arguments = ("score", place / "set", "--model", place / "a", "--out", tmp_path / "s", "--source", "ham10000")
+    assert object_of(*arguments)["scored"] == 14
+    again = object_of(*arguments)
+    assert (again["scored"], again["already_there"], again["complete"]) == (0, 14, True)
+
+
+def test_an_ensemble_is_created_with_weights_or_fitted(place, tmp_path):
+    registry = ("--registry", place / "registry")
+    fixed = object_of("ensemble", "create", "a", "b@v1.0.0", "--weights", "0.3,0.7", "--out", tmp_path / "fixed", *registry)
+    assert fixed["members"] == {"a@v1.0.0": 0.3, "b@v1.0.0": 0.7}
+    fitted = object_of("ensemble", "create", "a", "b", "--fit", place / "set", "--out", tmp_path / "fitted", *registry)
+    assert sum(fitted["members"].values()) == pytest.approx(1)
+    assert fitted["fit"]["images"] == 14
+    assert "sensitivity_90" in fitted["operating points"]
+    said = object_of("predict", place / "mole0.jpg", "--model", tmp_path / "fitted", *registry)
+    assert "sensitivity_90" in said["predictions"][0]["decisions"]
+    with pytest.raises(LesionHubError, match="are no numbers"):
+        run("ensemble", "create", "a", "--weights", "half", "--out", tmp_path / "wrong", *registry)
+
+
+def test_attribution_is_checked_and_recorded(place):
+    said = object_of("attribution", "check", place / "b", "--data", place / "set", "--images", 2, "--stages", 1, "--record")
+    assert {"gradcam", "random", "centre_gaussian", "edges"} == set(said["maps"])
+    assert said["mask_area"] > 0
+    assert json.loads((place / "b" / "metrics.json").read_text())["attribution"] == said
+    assert "similarity" in run("attribution", "check", place / "b", "--data", place / "set", "--images", 1, "--stages", 1)
+    assert object_of("attribution", "methods")["methods"][0]["name"] == "gradcam"
+    with pytest.raises(LesionHubError, match="pull the model"):
+        run("attribution", "check", "b", "--data", place / "set", "--record")
+
+
+def test_export_writes_a_file_and_an_8_bit_one(place, tmp_path):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "a.onnx"
+    said = object_of("export", place / "a", "--out", out, "--quantize", place / "set", "--recall-drop", 1)
+    assert [row["path"] for row in said["files"]] == [str(out), str(tmp_path / "a.int8.onnx")]
+    with pytest.raises(LesionHubError, match="use onnx"):
+        run("export", place / "a", "--out", out, "--format", "tflite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "nowhere.jpg", "--model", "A"], "no such file"),
+        (["predict", "P", "--model", "A", "--explain", "gradcamm"], "did you mean 'gradcam'"),
+        (["predict", "P", "--model", "A", "--explain", "gradcam", "--target", "melanomma"], "known: akiec"),
+        (["predict", "P", "--model", "A", "--target", "mel"], "add explain"),
+        (["predict", "P", "--model", "A", "--tta", "9"], "tta"),
+        (["predict", "P", "--model", "A", "--threads", "0"], "1 or more"),
+        (["score", "A", "--model", "A", "--out", "O", "--batch-size", "7"], "not a multiple"),
+    ],
+)
+def test_a_mistake_is_one_line(place, tmp_path, arguments, words):
+    places = {"A": place / "a", "P": place / "mole0.jpg", "O": tmp_path / "out"}
+    with pytest.raises(LesionHubError, match=words) as caught:
+        run(*(places.get(argument, argument) for argument in arguments))
+    assert "\n" not in str(caught.value)
