@@ -23,7 +23,6 @@ _HOMES = {
     "ImageCache": "lesion_hub.data.cache",
     "cache_dataset": "lesion_hub.data.cache",
     "cache_or_stream": "lesion_hub.data.cache",
-    "audit": "lesion_hub.data.audit",
     "SplitOptions": "lesion_hub.data.splits",
     "split_source": "lesion_hub.data.splits",
     "load_manifest": "lesion_hub.data.splits",
