@@ -57,7 +57,7 @@ class LesionClassifier(nn.Module):
         pretrained: bool | str | Path = False,
         image_size: int | tuple[int, int] | None = None,
         crop_pct: float = 1.0,
-        drop_rate: float = 0.0,
+        drop_rate: float | None = None,
         **input_options: Any,
     ) -> LesionClassifier:
         """A new classifier on any timm backbone, or on one of the zoo's.
@@ -70,7 +70,8 @@ class LesionClassifier(nn.Module):
             pretrained: False, True (downloads what timm would), or a ``.safetensors`` file with timm keys.
             image_size: input height and width; None keeps the backbone's own.
             crop_pct: share of the resized image that the centre crop keeps.
-            drop_rate: dropout before timm's own classifier, in training; a custom head states its own.
+            drop_rate: dropout before timm's own classifier, in training; None keeps the network's own, and a custom head
+                states its own.
             **input_options: ``mean``, ``std``, ``interpolation``, ``crop_mode`` where they differ from the backbone's.
         """
         target = label_space(space) if isinstance(space, str) else space
@@ -178,8 +179,8 @@ def _size_argument(size: tuple[int, int], defaults: dict[str, Any]) -> dict[str,
     return {}
 
 
-def _dropout(custom: bool, drop_rate: float) -> dict[str, float]:
-    return {"drop_rate": drop_rate} if drop_rate and not custom else {}
+def _dropout(custom: bool, drop_rate: float | None) -> dict[str, float]:
+    return {} if drop_rate is None or custom else {"drop_rate": drop_rate}
 
 
 def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any], overrides: dict[str, Any]) -> InputConfig:

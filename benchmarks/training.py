@@ -1,0 +1,349 @@
+"""Training throughput: the bare network, our loop, and a conventional loop, in one run on one device.
+
+- *floor*: forward, backward and optimiser step on one batch that is already in memory, and nothing else;
+- *ours*: ``training.loop``'s own steps, fed by ``training.feed`` (uint8 images cached once; on a GPU resident there) and
+  augmented by ``training.augmentation``: random resized crop, flips, rotation, colour jitter;
+- *conventional*: a ``DataLoader`` that decodes 600x450 JPEGs of quality 90 with Pillow and augments them with torchvision's
+  transforms in worker processes, and the floor's step.
+
+Network, batch, precision (bf16 on a GPU, else fp32), memory layout and optimiser are the same. Rounds alternate between the
+three; the medians are printed.
+
+    python benchmarks/training.py [--model tf_efficientnet_lite0] [--batch 32] [--size 224] [--seconds 20] [--json] [--ops]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+# Python looks for modules beside a script first, where this one has the name of the package that it measures.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lesion_hub.data.artefacts import add_artefact
+from lesion_hub.data.cache import CacheSpec
+from lesion_hub.data.synthetic.draw import draw_lesion
+from lesion_hub.taxonomy import label_space
+from training.augmentation import AugmentationOptions, Augmenter
+from training.augmentation.colour import blur, recolour
+from training.augmentation.draws import draw_samples
+from training.augmentation.geometry import resample
+from training.augmentation.overlays import ArtefactBank, erase
+from training.feed import Plan, TrainingFeed, open_pixels
+from training.loop import Loop, Observer
+from training.parts import Part
+from training.recipe import Recipe
+from training.samplers import natural_order
+
+SPACE = label_space("ham7")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LR = 1e-3
+WARM_UP_STEPS = 3
+
+Steps = Iterator[int]  # does one step, then gives the images it took
+
+
+@dataclass(frozen=True)
+class Setting:
+    model: str
+    batch: int
+    size: int
+    images: int
+    seconds: float
+    rounds: int
+    workers: int
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+
+# ------------------------------------------------------------------------------------------------ photographs
+
+
+def write_photos(folder: Path, images: int) -> list[Path]:
+    """Synthetic lesions at 600x450, a dozen drawn and the rest shifted and scattered with hair, as JPEGs of quality 90."""
+    drawn = [draw_lesion("nv", seed, (600, 450)).image for seed in range(min(12, images))]
+    paths = []
+    for number in range(images):
+        shifted = np.roll(drawn[number % len(drawn)], (7 * number, 11 * number), axis=(0, 1))
+        paths.append(folder / f"{number:05d}.jpg")
+        Image.fromarray(add_artefact(shifted, "hair", 1 + number % 3, number)).save(paths[-1], quality=90)
+    return paths
+
+
+# ------------------------------------------------------------------------------------------------ the three loops
+
+
+def make_network(setting: Setting) -> nn.Module:
+    torch.manual_seed(0)
+    network = timm.create_model(setting.model, num_classes=len(SPACE))
+    return network.to(setting.device, memory_format=torch.channels_last)
+
+
+def bare_step(setting: Setting) -> Callable[[Tensor, Tensor], None]:
+    """One forward, backward and step, with nothing round it."""
+    network = make_network(setting).train()
+    optimiser = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9)
+
+    def step(images: Tensor, targets: Tensor) -> None:
+        with torch.autocast(setting.device.type, setting.dtype, enabled=setting.dtype != torch.float32):
+            loss = F.cross_entropy(network(images).float(), targets)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def floor_steps(setting: Setting) -> Steps:
+    step = bare_step(setting)
+    images = torch.randn(setting.batch, 3, setting.size, setting.size, device=setting.device)
+    images = images.to(memory_format=torch.channels_last)
+    targets = torch.arange(setting.batch, device=setting.device) % len(SPACE)
+    while True:
+        step(images, targets)
+        yield setting.batch
+
+
+class JpegDataset(Dataset):
+    """What most scripts do: decode with Pillow, augment with torchvision, one image at a time."""
+
+    def __init__(self, paths: list[Path], size: int) -> None:
+        self.paths = paths
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, (0.5, 1.0)),
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomVerticalFlip(),
+                transforms.RandomRotation(180),
+                transforms.ColorJitter(0.2, 0.2, 0.2, 0.02),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image.convert("RGB")), index % len(SPACE)
+
+
+def conventional_steps(setting: Setting, paths: list[Path]) -> Steps:
+    step = bare_step(setting)
+    loader = DataLoader(
+        JpegDataset(paths, setting.size),
+        setting.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=setting.workers,
+        pin_memory=setting.device.type == "cuda",
+        persistent_workers=True,
+    )
+    for _ in count():
+        for images, targets in loader:
+            moved = images.to(setting.device, non_blocking=True).to(memory_format=torch.channels_last)
+            step(moved, targets.to(setting.device, non_blocking=True))
+            yield len(images)
+
+
+class Silent(Observer):
+    """An observer that is told, as any run's is, and says nothing."""
+
+
+def our_steps(setting: Setting, paths: list[Path], cache: Path) -> Steps:
+    recipe = Recipe.model_validate(
+        {
+            "data": {"space": SPACE.name},
+            "model": {"backbone": setting.model, "image_size": setting.size},
+            "optimiser": {"name": "sgd", "lr": LR},
+            "epochs": 1_000_000,
+            "batch_size": setting.batch,
+            "precision": "bf16" if setting.device.type == "cuda" else "fp32",
+            "channels_last": True,
+        }
+    )
+    on_cpu = setting.device.type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no" if on_cpu else "bf16")
+    labels, names = np.arange(len(paths)) % len(SPACE), tuple(path.stem for path in paths)
+    part = Part("train", paths, labels, names, names, SPACE)
+    pixels = open_pixels(part, CacheSpec.for_size(setting.size), cache, setting.device)
+    augmenter = Augmenter(
+        recipe.augmentation or AugmentationOptions.none(), setting.size, mean=MEAN, std=STD, channels_last=True
+    )
+    whole_batches = len(paths) // setting.batch * setting.batch
+    feed = TrainingFeed(
+        part,
+        pixels,
+        Plan(setting.batch),
+        lambda epoch: natural_order(len(paths), 0, epoch)[:whole_batches],
+        augmenter,
+        setting.device,
+    )
+    unused: Any = None
+    loop = Loop(recipe, make_network(setting), feed, unused, accelerator, unused, Silent())
+    loop.enter_epoch(None)
+    loop.network.train()
+    for loop.epoch in count():
+        for batch in feed.epoch(loop.epoch):
+            loop.backward(batch)
+            loop.update()
+            yield len(batch.indices)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def images_per_second(steps: Steps, seconds: float, device: torch.device) -> float:
+    for _ in range(WARM_UP_STEPS):
+        next(steps)
+    wait_for(device)
+    images, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        images += next(steps)
+    wait_for(device)
+    return images / (time.perf_counter() - start)
+
+
+def measure(setting: Setting, paths: list[Path], cache: Path) -> dict[str, float]:
+    floor, ours = floor_steps(setting), our_steps(setting, paths, cache)
+    rounds: dict[str, list[float]] = {"floor": [], "ours": [], "conventional": []}
+    for _ in range(setting.rounds):
+        for name, steps in (("floor", floor), ("ours", ours)):
+            rounds[name].append(images_per_second(steps, setting.seconds, setting.device))
+        # Workers of its own every round: idle ones would read ahead while the others are measured.
+        conventional = conventional_steps(setting, paths)
+        rounds["conventional"].append(images_per_second(conventional, setting.seconds, setting.device))
+        conventional.close()  # type: ignore[attr-defined]
+    return {f"{name}_img_s": statistics.median(values) for name, values in rounds.items()}
+
+
+def measure_ops(setting: Setting) -> dict[str, float]:
+    """Milliseconds a batch of each operation of the augmentation takes, all switched on; the quickest of 15."""
+    options = AugmentationOptions(blur=1.0, erase=1.0, artefacts={"hair": 1.0}, artefact_layers=4)
+    size, device = (setting.size, setting.size), setting.device
+    height, width, _ = CacheSpec.for_size(setting.size).shape
+    cached = torch.randint(0, 256, (setting.batch, height, width, 3), dtype=torch.uint8, device=device)
+    draw = partial(draw_samples, options, 0, 0, np.arange(setting.batch), source=(height, width), size=size)
+    draws, bank = draw(), ArtefactBank(options, size, 0, device)
+    pixels = resample(cached, draws.theta, size)
+    ops: dict[str, Callable[[], object]] = {
+        "draws": draw,
+        "resample": lambda: resample(cached, draws.theta, size),
+        "artefacts": lambda: bank.lay_over(pixels, draws.layers),
+        "blur": lambda: blur(pixels, draws.sigma, options.blur_sigma[1]),
+        "colour and normalisation": lambda: recolour(pixels, draws.colour, MEAN, STD),
+        "layout": lambda: pixels.to(setting.dtype, memory_format=torch.channels_last),
+        "erasing": lambda: erase(pixels, draws.erase),
+        "default pipeline": partial(
+            Augmenter(AugmentationOptions(), size, mean=MEAN, std=STD, channels_last=True), cached, np.arange(setting.batch), 0
+        ),
+    }
+    return {name: min(_seconds(op, device) for _ in range(15)) * 1000 for name, op in ops.items()}
+
+
+def _seconds(op: Callable[[], object], device: torch.device) -> float:
+    wait_for(device)
+    start = time.perf_counter()
+    op()
+    wait_for(device)
+    return time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def setting_of(arguments: argparse.Namespace) -> Setting:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
+    on_gpu, cores = name != "cpu", len(os.sched_getaffinity(0))
+    return Setting(
+        model=arguments.model,
+        batch=arguments.batch or (256 if on_gpu else 32),
+        size=arguments.size,
+        images=arguments.images or (8192 if on_gpu else 256),
+        seconds=arguments.seconds or (10 if on_gpu else 15),
+        rounds=arguments.rounds,
+        workers=arguments.workers or (min(16, cores) if on_gpu else 2),
+        device=torch.device(name, 0) if on_gpu else torch.device("cpu"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tf_efficientnet_lite0")
+    parser.add_argument("--batch", type=int, help="default: 256 on a GPU, 32 on a CPU")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--images", type=int, help="JPEGs to generate; default: 8192 on a GPU, 256 on a CPU")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--seconds", type=float, help="of each round of each loop; default: 10 on a GPU, 15 on a CPU")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="of the conventional loop; default: the cores, at most 16; 2 on a CPU")
+    parser.add_argument("--threads", type=int, default=2, help="of torch on a CPU")
+    parser.add_argument("--ops", action="store_true", help="time each operation of the augmentation instead")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    setting = setting_of(arguments)
+    if setting.device.type == "cpu":
+        torch.set_num_threads(arguments.threads)
+    if arguments.ops:
+        report_ops(setting, arguments.json)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        photos = Path(folder) / "photos"
+        photos.mkdir()
+        images = max(setting.images, math.ceil(setting.batch * 2))
+        figures = measure(setting, write_photos(photos, images), Path(folder) / "cache")
+    described = {"device": device_name(setting.device), "model": setting.model, "batch": setting.batch}
+    if arguments.json:
+        print(json.dumps({**figures, **described}))
+        return
+    print(f"{setting.model}, batch {setting.batch}, {setting.size} px, {setting.dtype}, {described['device']}")
+    for name, figure in figures.items():
+        print(f"{name.removesuffix('_img_s'):>13} {figure:9.1f} images/s {figure / figures['floor_img_s']:7.1%} of the floor")
+
+
+def report_ops(setting: Setting, as_json: bool) -> None:
+    milliseconds = measure_ops(setting)
+    if as_json:
+        print(json.dumps({"milliseconds": milliseconds, "batch": setting.batch, "device": device_name(setting.device)}))
+        return
+    for name, figure in milliseconds.items():
+        print(f"{name:>25} {figure:8.2f} ms per batch of {setting.batch}")
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

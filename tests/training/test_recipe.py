@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_hub.errors import ConfigError
+from training.recipe import EnsembleRecipe, Recipe
+from training.recipe_files import SHIPPED, dump_recipe, first_difference, load_recipe, recipe_from, shipped_recipes
+
+# What DESIGN calls the systems that must run as recipes.
+SYSTEMS = [
+    "isic2019_custom_cnn",
+    "isic2019_efficientnet_b5",
+    "isic_binary_alexnet",
+    "isic_binary_inception_v3",
+    "isic_binary_resnet50",
+    "isic_binary_densenet121",
+    "isic_binary_efficientnet_b0",
+    "isic_binary_ensemble",
+    "melanoma10k_resnet34",
+    "melanoma10k_resnext101",
+    "melanoma10k_mobilenetv2",
+    "melanoma10k_efficientnet_b0",
+    "ham10000_focal_cnn",
+    "ham10000_efficientnet_b4",
+    "ham10000_efficientnet_b7",
+    "clinical6_mobilenetv2",
+    "clinical6_efficientnet_b1",
+    "clinical6_resnet50",
+    "clinical6_ensemble",
+    "ham10000_default",
+    "ham10000_resnet50",
+    "ham10000_mobilenetv2",
+    "ham10000_lite0",
+    "ham10000_lite2",
+    "demo",
+]
+LEAST = {"data": {"space": "ham7"}, "model": {"backbone": "resnet18"}, "epochs": 1}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_has_a_documented_recipe(name: str) -> None:
+    assert load_recipe(name).name == name
+    comments = [line for line in (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert sum(map(len, comments)) > 80
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_resolved_recipe_reads_back_equal(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe_from(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+
+
+def test_the_papers_facts_are_in_the_recipes() -> None:
+    clinical = load_recipe("clinical6_ensemble")
+    assert isinstance(clinical, EnsembleRecipe) and clinical.weights == (0.3, 0.3, 0.4)
+    resnet = load_recipe("clinical6_resnet50")
+    assert isinstance(resnet, Recipe) and resnet.data.draw is not None and resnet.data.draw.per_class == 3000
+    assert resnet.model.head == ("drop 0.4", 1024, "bn", "relu", "drop 0.4", 512, "bn", "relu", "drop 0.3", "out")
+    kaggle = load_recipe("melanoma10k_resnet34")
+    assert isinstance(kaggle, Recipe)
+    found = (kaggle.loss.name, kaggle.optimiser.name, kaggle.optimiser.lr, kaggle.batch_size, kaggle.epochs)
+    assert found == ("bce", "adam", 1e-3, 64, 25)
+    assert kaggle.augmentation is not None and kaggle.augmentation.rotation == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("epochs: 1\nepochs: 2\n", "mine.yaml: not readable as YAML (line 2: key 'epochs' is given twice)"),
+        ("epochs: [1\n", "not readable as YAML (line"),
+        ("x: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("just words\n", "holds no sections"),
+        ("data: {space: ham7}\nepochs: 1\n", "key 'model' is missing"),
+        ("data: {space: ham7}\nmodel: {backbone: resnet18}\nepoch: 1\n", "unknown key 'epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_a_broken_file_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(write(tmp_path, text))
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimiser.lrr=1", "unknown key 'optimiser.lrr'; did you mean 'lr'?"),
+        ("augmentation.rotatoin=1", "unknown key 'augmentation.rotatoin'; did you mean 'rotation'?"),
+        ("epochs=yes", "epochs: Input should be a valid integer"),
+        ("epochs=2.5", "epochs: Input should be a valid integer"),
+        ("batch_size='32'", "batch_size: Input should be a valid integer"),
+        ("batch_size=0", "batch_size: Input should be greater than or equal to 1"),
+        ("optimiser.lr=fast", "optimiser.lr: Input should be a valid number"),
+        ("precision=fp8", "precision: Input should be 'bf16', 'fp16' or 'fp32'"),
+        ("data.space=ham8", "unknown label space 'ham8'; did you mean 'ham7'?"),
+        ("model.backbone=resnet5", "unknown architecture 'resnet5'; did you mean"),
+        ("model.head=[512]", "must end in 'out'"),
+        ("loss.name=focl", "unknown 'focl'; did you mean 'focal'?"),
+        ("loss.name=bce", "loss bce is for two classes and ham7 has more"),
+        ("loss.gamma=2.0", "gamma belongs to focal"),
+        ("optimiser.momentum=0.9", "momentum and nesterov belong to sgd, not adamw"),
+        ("schedule.factor=0.5", "schedule cosine: no option 'factor'"),
+        ("sampler.kind=balanced", "data.draw and sampler.kind: balanced go together"),
+        ("data.draw.per_class=9", "data.draw and sampler.kind: balanced go together"),
+        ("data.split={validation: 0.6, test: 0.4}", "leave nothing to train on"),
+        ("data.split.validation=0", "every run needs one to choose by"),
+        ("data.split.kind=manifest", "split.manifest and split.kind: manifest go together"),
+        ("phases=[{train: head}, {train: all}]", "every phase but the last needs its number of epochs"),
+        ("phases=[{train: all, epochs: 3}]", "the last phase takes the epochs that are left"),
+        ("epochs", "write key=value"),
+        ("epochs.x=1", "what comes before 'x' is a single value"),
+        ("optimiser.lr=[1", "the value is not YAML"),
+    ],
+)
+def test_a_wrong_override_is_one_line(override: str, line: str, tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump(LEAST))
+    with pytest.raises(ConfigError) as error:
+        load_recipe(path, [override])
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_overrides_reach_into_sections_that_are_not_there_and_lists_that_are() -> None:
+    recipe = load_recipe("clinical6_resnet50", ["ema.decay=0.99", "phases.0.epochs=7", "optimiser.lr=1e-2", "clip=null"])
+    assert isinstance(recipe, Recipe) and recipe.ema is not None
+    assert (recipe.ema.decay, recipe.phases[0].epochs, recipe.optimiser.lr, recipe.clip) == (0.99, 7, 0.01, None)
+
+
+def test_overrides_of_an_ensemble_go_to_its_members_but_for_its_own_keys() -> None:
+    recipe = load_recipe("clinical6_ensemble", ["epochs=1", "weights=[0.2, 0.2, 0.6]", "model.pretrained=false"])
+    assert isinstance(recipe, EnsembleRecipe)
+    assert recipe.set == ("epochs=1", "model.pretrained=false") and recipe.weights == (0.2, 0.2, 0.6)
+
+
+def test_an_ensemble_weighs_every_member() -> None:
+    with pytest.raises(ConfigError, match="2 weights for 3 members"):
+        load_recipe("clinical6_ensemble", ["weights=[0.5, 0.5]"])
+
+
+@given(st.floats(min_value=1e-6, max_value=10), st.integers(1, 999), st.booleans())
+def test_any_valid_values_survive_the_file(lr: float, epochs: int, compiled: bool) -> None:
+    recipe = recipe_from({**LEAST, "optimiser": {"lr": lr}, "epochs": epochs, "compile": compiled}, "x")
+    assert recipe_from(yaml.safe_load(dump_recipe(recipe)), "x") == recipe
+
+
+def test_fingerprints_tell_recipes_apart() -> None:
+    one, other = load_recipe("demo"), load_recipe("demo", ["seed=1"])
+    assert isinstance(one, Recipe) and isinstance(other, Recipe)
+    assert one.fingerprint() == load_recipe("demo").fingerprint() != other.fingerprint()  # type: ignore[union-attr]
+
+
+def test_the_first_difference_is_named_by_its_dotted_key() -> None:
+    there, now = (load_recipe("demo", [f"optimiser.lr={lr}"]).model_dump(mode="json") for lr in (0.1, 0.2))
+    assert first_difference(there, now) == "optimiser.lr 0.1 there, 0.2 now"
+    assert first_difference(there, there) is None

@@ -1,0 +1,139 @@
+"""What a run needs beside its recipe: places, the device, trackers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    is_tensorboard_available,
+    is_trackio_available,
+    is_wandb_available,
+)
+
+from lesion_hub.config import Options
+from lesion_hub.errors import ConfigError, LesionHubError
+from training.recipe import Recipe
+from training.watch import RunInterrupted, TrainingDiverged
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "LESION_HUB_CACHE"
+# The others wait while one process decodes the images, and while it measures at the end.
+PATIENCE = timedelta(hours=6)
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+_TRACKER_THERE = {
+    "tensorboard": is_tensorboard_available,
+    "wandb": is_wandb_available,
+    "trackio": is_trackio_available,
+}
+
+
+class LaunchOptions(Options):
+    """The command line but for the recipe. ``measure_test`` off leaves the test part alone, as a search must."""
+
+    data: Path
+    out: Path
+    cache: Path | None = None
+    restart: bool = False
+    find_batch_size: bool = False
+    track: Tracker | None = None
+    cpu: bool = False
+    measure_test: bool = True
+
+    @property
+    def cache_root(self) -> Path:
+        """Where decoded images are kept, for all runs."""
+        return self.cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lesion-hub").expanduser() / "images"
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every command that trains has."""
+    parser.add_argument("--recipe", required=True, help="a recipe file, or the name of a shipped one")
+    parser.add_argument("--data", default="data", help="data root, below which the recipe's sources lie (default: data)")
+    parser.add_argument("--out", help="folder of the run; where it holds one of this recipe, that is resumed")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the recipe: optimiser.lr=0.01"
+    )
+    parser.add_argument("--restart", action="store_true", help="forget the run that --out holds")
+    parser.add_argument("--find-batch-size", action="store_true", help="take smaller parts of a batch until they fit")
+    parser.add_argument("--cache", help=f"folder of decoded images (default: {CACHE_VARIABLE}, else ~/.cache/lesion-hub)")
+    parser.add_argument("--track", choices=tuple(_TRACKER_THERE), help="also log to a tracker")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is an accelerator")
+
+
+def launch_options(arguments: argparse.Namespace) -> LaunchOptions:
+    """What `add_run_arguments` understood."""
+    if arguments.out is None:
+        raise ConfigError("--out is missing; name the folder of the run, such as runs/NAME")
+    given = {name: getattr(arguments, name) for name in LaunchOptions.model_fields if hasattr(arguments, name)}
+    return LaunchOptions(**given)
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Run a command: 0 done, 1 an error that one line explains, 128 + n stopped by signal n with everything saved."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        command()
+    except RunInterrupted as stop:
+        _complain(stop)
+        return 128 + stop.signum
+    except LesionHubError as error:
+        _complain(error, everywhere=isinstance(error, TrainingDiverged))
+        return 1
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _complain(error: LesionHubError, *, everywhere: bool = False) -> None:
+    """One line, from one process unless what happened may have happened to another alone."""
+    if everywhere or os.environ.get("RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)
+
+
+def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
+    """The accelerator that the launcher's environment and the recipe describe."""
+    if options.track is not None and not _TRACKER_THERE[options.track]():
+        raise ConfigError(f"--track {options.track}: it is not installed; pip install {options.track}")
+    cpu = options.cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if cpu and recipe.precision != "fp32":
+        logger.info("%s is for accelerators; computing in fp32 on the CPU", recipe.precision)
+    # One process trains several recipes in turn (an ensemble, folds, a grid), each with its own precision.
+    AcceleratorState._reset_state()
+    made = Accelerator(
+        cpu=cpu,
+        mixed_precision="no" if cpu or recipe.precision == "fp32" else recipe.precision,
+        log_with=options.track,
+        project_dir=str(options.out),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        # Averages, phases and checkpoints need every process to hold the whole network, and all of ours fit.
+        raise ConfigError(f"{made.distributed_type.value.lower()} is not supported; use distributed_type: MULTI_GPU")
+    return made
+
+
+def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Nested options under dotted names, as trackers take them."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat

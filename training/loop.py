@@ -1,0 +1,371 @@
+"""The training loop, from the first batch to the last epoch, interrupted and resumed as often as it may be.
+
+All randomness of a step is a function of (seed, epoch, place in the epoch, process): shuffling, augmentation, mixing, and
+dropout too, whose generators are seeded anew for every micro-batch. So a checkpoint holds no generator state, and a run
+resumed at any step is the run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lesion_hub.errors import ConfigError
+from training.checkpoints import CheckpointFolder, State
+from training.ema import ModelEma
+from training.feed import Batch, TrainingFeed
+from training.losses import make_loss
+from training.measure import Examiner, call, quick_metrics
+from training.memory import explained
+from training.mixing import mix_batch, plan_mix
+from training.optimisers import make_optimiser, set_learning_rate
+from training.phases import phase_at, set_train_mode, set_trainable
+from training.recipe import Phase, Recipe
+from training.schedules import Schedule, make_schedule
+from training.watch import LossWatch, RunInterrupted, StopSignal, TrainingDiverged, diverged
+
+# Processes must agree on when to stop, and asking costs a round trip.
+STEPS_BETWEEN_STOP_CHECKS = 8
+
+Record = dict[str, Any]
+
+
+class Observer(Protocol):
+    """Who is told how it goes."""
+
+    def resume(self, history: list[Record]) -> None: ...
+
+    def begin_epoch(self, epoch: int, step: int) -> None: ...
+
+    def step(self, step: int, loss: float, lr: float) -> None: ...
+
+    def end_epoch(self, record: Record, best: bool) -> None: ...
+
+
+class Loop:
+    """One run of a recipe. ``network`` is on the device, bare; ``run`` leaves the best weights in it.
+
+    A checkpoint holds ``state()``: the network, its average, the optimiser, and where the run stands.
+    """
+
+    phase: Phase
+    phase_start: int
+    schedule: Schedule
+    forward: nn.Module
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        feed: TrainingFeed,
+        examiner: Examiner,
+        accelerator: Accelerator,
+        checkpoints: CheckpointFolder,
+        observer: Observer,
+    ) -> None:
+        self.recipe = recipe
+        self.network = network
+        self.feed = feed
+        self.examiner = examiner
+        self.accelerator = accelerator
+        self.checkpoints = checkpoints
+        self.observer = observer
+        self.loss = _loss_of(recipe, feed).to(accelerator.device)
+        self.ema = None if recipe.ema is None else ModelEma(network, recipe.ema.decay, warmup=recipe.ema.warmup)
+        self.optimiser = accelerator.prepare_optimizer(_optimiser_of(recipe, network))
+        self.wrapped: nn.Module | None = None
+        self.watch = LossWatch()
+        self.stop = StopSignal()
+        self.epoch, self.step, self.steps_done = 0, 0, 0
+        self.sums = torch.zeros(3, device=accelerator.device)  # loss, right, images of this epoch so far
+        self.last_rows = np.empty(0, np.int64)
+        self.history: list[Record] = []
+
+    def run(self) -> list[Record]:
+        """Train from the newest checkpoint, or from the start, to the end; the epochs' records."""
+        saved = self.checkpoints.newest()
+        if saved is not None:
+            self.load(saved)
+            self.observer.resume(self.history)
+        with self.stop.listening():
+            while not self.finished:
+                self.enter_epoch(saved)
+                self.train_epoch()
+                self.end_epoch()
+                saved = None
+        self.unwrap()
+        self.network.load_state_dict(self.checkpoints.best()["weights"])
+        return self.history
+
+    @property
+    def finished(self) -> bool:
+        patience = self.recipe.early_stopping
+        late = patience is not None and _epochs_without_rise(self.history, patience.min_delta) >= patience.patience
+        return late or self.epoch >= self.recipe.epochs
+
+    # -------------------------------------------------------------------------------------------- an epoch
+
+    def enter_epoch(self, saved: State | None) -> None:
+        """Where a phase begins, or the run is resumed within one, set up what trains and how fast."""
+        self.phase, span = phase_at(self.recipe.phases, self.epoch, self.recipe.epochs)
+        self.epoch_started = time.monotonic()
+        self.images_done = 0
+        if saved is None and self.epoch != span.start:
+            return
+        set_trainable(self.network, self.phase)
+        steps = self.feed.steps_per_epoch
+        self.phase_start = span.start
+        self.schedule = _schedule_of(self.recipe, self.phase.lr, len(span) * steps, steps)
+        if saved is not None and saved["phase_start"] == span.start:
+            self.schedule.load_state_dict(saved["schedule"])
+        # Which parameters have gradients is fixed when a network is wrapped for several processes: so once per phase.
+        self.unwrap()
+        self.wrapped = self.accelerator.prepare_model(self.network)
+        self.forward = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
+
+    def unwrap(self) -> None:
+        """Free the bare network of what accelerate put around it and into it."""
+        if self.wrapped is not None:
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        self.wrapped = None
+
+    def train_epoch(self) -> None:
+        """All optimiser steps of the epoch that are still to be done."""
+        self.observer.begin_epoch(self.epoch, self.step)
+        set_train_mode(self.network, self.phase)
+        for batch in self.feed.epoch(self.epoch, start=self.step):
+            with explained(self.recipe):
+                self.backward(batch)
+            if batch.closes_step:
+                self.update()
+                self.pause()
+        self.watch.settle()
+
+    def backward(self, batch: Batch) -> None:
+        """Forward and backward of one micro-batch; processes exchange gradients once per optimiser step."""
+        rank, classes = self.accelerator.process_index, len(self.feed.part.space)
+        _seed_generators(self.recipe.seed, self.epoch, batch.number, rank)
+        images, targets = batch.images, batch.targets
+        if self.recipe.mixing.active:
+            plan = plan_mix(self.recipe.mixing, len(targets), self.recipe.seed, self.epoch, batch.number, rank)
+            images, targets = mix_batch(images, targets, classes, plan)
+        with self.exchange_if(batch.closes_step):
+            logits = call(self.forward, images, batch.metadata)
+            losses = self.loss(logits, targets)
+            self.accelerator.backward((losses * batch.weights).sum())
+        self.count(batch, logits.detach(), losses.detach())
+
+    def exchange_if(self, closes_step: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if closes_step else self.accelerator.no_sync(self.wrapped)
+
+    def update(self) -> None:
+        """One optimiser step, with what hangs on it."""
+        set_learning_rate(self.optimiser.optimizer, self.lr_at(self.step))
+        if self.recipe.clip is not None:
+            self.accelerator.unscale_gradients(self.optimiser)
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self.network)
+        self.observer.step(self.step + 1, self.watch.latest, self.lr_at(self.step))
+        self.step += 1
+        self.steps_done += 1
+
+    def lr_at(self, step: int) -> float:
+        return self.schedule.lr_at((self.epoch - self.phase_start) * self.feed.steps_per_epoch + step)
+
+    def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        """Keep the sums of the epoch on the device, and an eye on the loss."""
+        self.last_rows = batch.indices
+        valid = batch.weights > 0
+        right = (logits.argmax(dim=1) == batch.targets) & valid
+        self.sums += torch.stack([(losses * valid).sum(), right.sum(), valid.sum()])
+        self.images_done += len(losses)
+        mean = (losses * valid).sum() / valid.sum().clamp_min(1)
+        place = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        self.watch.add(mean, place, lambda: self.feed.names(batch.indices))
+
+    def pause(self) -> None:
+        """Save where it is due, and leave where the run was asked to stop."""
+        every = self.recipe.checkpoints.every_steps
+        asked = self.asked_to_stop()
+        if asked or (every is not None and self.steps_done % every == 0):
+            self.save()
+        if asked:
+            raise RunInterrupted(f"stopped in epoch {self.epoch + 1}, step {self.step}; saved, run again to resume", asked)
+
+    def asked_to_stop(self) -> int:
+        if self.accelerator.num_processes == 1:
+            return self.stop.signum
+        if self.steps_done % STEPS_BETWEEN_STOP_CHECKS and self.step != self.feed.steps_per_epoch:
+            return 0
+        return int(self.accelerator.gather(torch.tensor([self.stop.signum], device=self.accelerator.device)).max())
+
+    def end_epoch(self) -> None:
+        """Measure on validation, record, save; the best weights apart."""
+        self.check_finite()
+        record = self.measure()
+        best = record["balanced_accuracy"] > max((r["balanced_accuracy"] for r in self.history), default=-1.0)
+        self.history.append(record)
+        self.schedule.observe(record["balanced_accuracy"])
+        if best:
+            self.save_best(record)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums.zero_()
+        self.save()
+        self.observer.end_epoch(record, best)
+        asked = self.asked_to_stop()
+        if asked and not self.finished:
+            raise RunInterrupted(f"stopped after epoch {self.epoch}; saved, run again to resume", asked)
+
+    def measure(self) -> Record:
+        """The record of the epoch: its training sums, and validation under the weights that would be published."""
+        seconds = time.monotonic() - self.epoch_started
+        agree_on_buffers(self.network, self.ema, self.accelerator)
+        with nullcontext() if self.ema is None else self.ema.applied(self.network):
+            logits = self.examiner.logits(self.network)
+        loss, right, images = self.accelerator.reduce(self.sums, "sum").tolist()
+        return {
+            "epoch": self.epoch + 1,
+            "phase": str(self.phase.train),
+            "lr": self.lr_at(self.step - 1),
+            "train_loss": loss / images,
+            "train_accuracy": right / images,
+            **quick_metrics(logits, self.examiner.part.labels),
+            "images_per_second": self.images_done * self.accelerator.num_processes / seconds,
+            "seconds": seconds,
+        }
+
+    # -------------------------------------------------------------------------------------------- saving
+
+    def state(self) -> State:
+        """All that decides how the run goes on."""
+        scaler = self.accelerator.scaler
+        return {
+            "weights": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimiser": self.optimiser.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "phase_start": self.phase_start,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps_done": self.steps_done,
+            "processes": self.accelerator.num_processes,
+            "sums": self.accelerator.reduce(self.sums, "sum"),
+            "history": self.history,
+        }
+
+    def load(self, state: State) -> None:
+        """Stand where ``state`` was taken; `enter_epoch` takes the schedule's part of it."""
+        if state["processes"] != self.accelerator.num_processes:
+            raise ConfigError(
+                f"{self.checkpoints.folder}: the run was trained by {state['processes']} processes and this one has "
+                f"{self.accelerator.num_processes}; resume with as many, or choose another --out"
+            )
+        self.network.load_state_dict(state["weights"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step, self.steps_done = state["epoch"], state["step"], state["steps_done"]
+        self.history = state["history"]
+        if self.accelerator.is_main_process:
+            self.sums.copy_(state["sums"])
+
+    def save(self) -> None:
+        self.check_finite()
+        state = self.state()
+        if self.accelerator.is_main_process:
+            self.checkpoints.save(state, self.steps_done)
+
+    def check_finite(self) -> None:
+        """Stop before a network that has diverged is measured, or replaces one that has not."""
+        self.watch.settle()
+        if not torch.stack([parameter.detach().norm() for parameter in self.network.parameters()]).isfinite().all():
+            raise TrainingDiverged(diverged("the weights are no longer finite", self.place, self.feed.names(self.last_rows)))
+
+    @property
+    def place(self) -> str:
+        return f"epoch {self.epoch + 1}, step {self.step}"
+
+    def save_best(self, record: Record) -> None:
+        with nullcontext() if self.ema is None else self.ema.applied(self.network):
+            if self.accelerator.is_main_process:
+                self.checkpoints.save_best({"weights": self.network.state_dict(), "record": record})
+
+
+def agree_on_buffers(network: nn.Module, ema: ModelEma | None, accelerator: Accelerator) -> None:
+    """Give every process the first one's batch-norm statistics, so that all measure the same network."""
+    if accelerator.num_processes == 1:
+        return
+    averages = [] if ema is None else [ema.shadow[name] for name, _ in network.named_buffers() if name in ema.shadow]
+    for tensor in [*network.buffers(), *averages]:
+        torch.distributed.broadcast(tensor, src=0)
+
+
+def _seed_generators(*place: int) -> None:
+    """Seed torch's generators, of the CPU and the devices, by where in the run they are used."""
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def _epochs_without_rise(history: list[Record], min_delta: float) -> int:
+    """How many epochs ago validation balanced accuracy last rose by more than ``min_delta``."""
+    best, since = -1.0, 0
+    for record in history:
+        if record["balanced_accuracy"] > best + min_delta:
+            best, since = record["balanced_accuracy"], 0
+        else:
+            since += 1
+    return since
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _loss_of(recipe: Recipe, feed: TrainingFeed) -> nn.Module:
+    loss = recipe.loss
+    return make_loss(
+        loss.name,
+        class_counts=feed.part.class_counts.tolist(),
+        class_weights=loss.class_weights,
+        label_smoothing=loss.label_smoothing,
+        reduction="none",
+        **_given(gamma=loss.gamma, beta=loss.beta, tau=loss.tau),
+    )
+
+
+def _optimiser_of(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    chosen = recipe.optimiser
+    return make_optimiser(
+        chosen.name,
+        network,
+        lr=chosen.lr,
+        weight_decay=chosen.weight_decay,
+        nesterov=chosen.nesterov,
+        layer_decay=chosen.layer_decay,
+        **_given(momentum=chosen.momentum, betas=chosen.betas),
+    )
+
+
+def _schedule_of(recipe: Recipe, lr: float | None, total_steps: int, steps_per_epoch: int) -> Schedule:
+    # A short phase would be all warm-up otherwise.
+    warmup = min(round(recipe.schedule.warmup_epochs * steps_per_epoch), total_steps // 2)
+    return make_schedule(
+        recipe.schedule.name,
+        lr=recipe.optimiser.lr if lr is None else lr,
+        total_steps=total_steps,
+        warmup_steps=warmup,
+        **recipe.schedule.shape,
+    )

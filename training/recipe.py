@@ -1,0 +1,387 @@
+"""What a training run does, as frozen, validated options: one object per section of a recipe file.
+
+Every default is the value a section has when the recipe leaves it out; ``train.py --print-recipe`` shows them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lesion_hub.config import Options
+from lesion_hub.errors import ConfigError, TaxonomyError
+from lesion_hub.models.classifier import require_architecture
+from lesion_hub.models.networks import build_head
+from lesion_hub.taxonomy import label_space, nearest
+from training.augmentation import AugmentationOptions
+from training.losses import LOSSES
+from training.mixing import MixingOptions
+from training.optimisers import OPTIMISERS
+from training.samplers import SAMPLERS
+from training.schedules import SCHEDULES, make_schedule
+
+# Strict numbers: YAML's ``yes`` is no count and ``"32"`` no number.
+Count = Annotated[int, Field(strict=True, ge=1)]
+NonNegativeCount = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+NonNegative = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+ProperShare = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+def _one_of(value: str, known: Iterable[str]) -> str:
+    if value not in known:
+        raise ValueError(f"unknown {value!r}; {nearest(value, known)}")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+class Source(Options):
+    """One data set below the data root (or a Hub data set id), read by ``lesion_hub.data.read``.
+
+    ``part`` keeps one part of the split that the set's authors published. ``license`` follows the data into the weights.
+    """
+
+    folder: str = "."
+    layout: str | None = None
+    name: str | None = None
+    license: str = "cc-by-nc-4.0"
+    revision: str | None = None
+    part: Literal["train", "val", "test"] | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    allow_missing: Switch = False
+
+    @property
+    def title(self) -> str:
+        return self.name or self.layout or self.folder
+
+
+class Split(Options):
+    """How ``train`` is divided where validation or test have no source of their own.
+
+    ``grouped`` deals whole groups (lesions, patients, near-duplicate images) out class by class; ``official`` takes the split
+    that the data set came with, cutting a validation part where it has none; ``manifest`` reads a saved split (a path below
+    the data root, or absolute). Where parts come from different places, training images that a later part holds too are left
+    out. ``allow_absent`` accepts a class that is too rare for every part.
+    """
+
+    kind: Literal["grouped", "official", "manifest"] = "grouped"
+    validation: ProperShare = 0.2
+    test: ProperShare = 0.0
+    manifest: str | None = None
+    near_duplicates: Switch = True
+    allow_absent: Switch = False
+    seed: NonNegativeCount = 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"split.validation {self.validation} + split.test {self.test} leave nothing to train on")
+        if (self.kind == "manifest") != (self.manifest is not None):
+            raise ValueError("split.manifest and split.kind: manifest go together; give both or neither")
+        return self
+
+
+class Draw(Options):
+    """A balanced draw: ``per_class`` training images of every class, with replacement, drawn once."""
+
+    per_class: Count
+    seed: NonNegativeCount = 0
+
+
+class Data(Options):
+    """Where images and labels come from. ``validation`` and ``test`` are cut from ``train`` where they name no source.
+
+    ``space`` null is the space that the labels themselves make. ``cache_size`` is the short side of the cached training
+    images (null: what the model's input needs), ``cache_aspect`` their width / height (null: that of the images).
+    """
+
+    space: str | None = None
+    train: tuple[Source, ...] = Field(default=(Source(),), min_length=1)
+    validation: tuple[Source, ...] = ()
+    test: tuple[Source, ...] = ()
+    split: Split = Split()
+    draw: Draw | None = None
+    cache_size: Count | None = None
+    cache_aspect: Positive | None = None
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                label_space(value)
+            except TaxonomyError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("train", "validation", "test", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _validated_on_something(self) -> Data:
+        drawn = self.split.kind == "grouped" and not self.validation
+        if drawn and self.split.validation == 0:
+            raise ValueError("split.validation is 0 and there is no validation source; every run needs one to choose by")
+        if self.test and self.split.kind == "grouped" and self.split.test > 0:
+            raise ValueError("test has a source of its own and split.test cuts another; set split.test to 0")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------ model
+
+
+class Model(Options):
+    """The network. ``pretrained`` is true (what timm downloads), false, or the path of a .safetensors file.
+
+    ``image_size`` and ``drop_rate`` null keep the backbone's own.
+    """
+
+    backbone: str
+    head: tuple[str | int, ...] | None = None
+    metadata: Switch = False
+    image_size: Count | None = None
+    pretrained: bool | str = True
+    drop_rate: ProperShare | None = None
+    crop_pct: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            require_architecture(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("head")
+    @classmethod
+    def _buildable(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
+        if value is not None:
+            build_head(value, 8, 2)
+        return value
+
+    @model_validator(mode="after")
+    def _one_dropout(self) -> Model:
+        if self.head is not None and self.drop_rate:
+            raise ValueError("drop_rate is for timm's own classifier; state the dropout inside head, as 'drop 0.3'")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------ objective and order
+
+
+class Loss(Options):
+    """The loss (see ``training.losses``); an option left null is the loss's own default."""
+
+    name: str = "cross_entropy"
+    class_weights: Literal["inverse", "effective"] | None = None
+    label_smoothing: ProperShare = 0.0
+    gamma: NonNegative | None = None
+    beta: ProperShare | None = None
+    tau: NonNegative | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, LOSSES)
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Loss:
+        for option, owners in (("gamma", ("focal", "class_balanced_focal")), ("tau", ("logit_adjusted",))):
+            if getattr(self, option) is not None and self.name not in owners:
+                raise ValueError(f"{option} belongs to {' and '.join(owners)}, not to {self.name}; drop it")
+        if self.beta is not None and self.class_weights != "effective" and self.name != "class_balanced_focal":
+            raise ValueError("beta belongs to class_weights: effective; drop it, or set those")
+        return self
+
+
+class Sampler(Options):
+    """The order of an epoch: ``natural`` (every image once), ``weighted`` (classes drawn evenly), ``balanced`` (data.draw)."""
+
+    kind: str = "natural"
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, SAMPLERS)
+
+
+class Optimiser(Options):
+    """The optimiser. ``layer_decay`` multiplies the learning rate once more for every layer further from the head."""
+
+    name: str = "adamw"
+    lr: Positive = 3e-4
+    weight_decay: NonNegative = 0.0
+    momentum: ProperShare | None = None
+    nesterov: Switch = False
+    betas: tuple[ProperShare, ProperShare] | None = None
+    layer_decay: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, OPTIMISERS)
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Optimiser:
+        if self.name != "sgd" and (self.momentum is not None or self.nesterov):
+            raise ValueError(f"momentum and nesterov belong to sgd, not {self.name}; drop them")
+        if self.name == "sgd" and self.betas is not None:
+            raise ValueError("betas belong to adam and adamw, not sgd; drop them")
+        return self
+
+
+class Schedule(Options):
+    """The learning rate over each phase, after a linear warm-up; an option left null is the schedule's own default."""
+
+    name: str = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    final: NonNegative | None = None
+    factor: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    patience: NonNegativeCount | None = None
+    min_delta: NonNegative | None = None
+    milestones: tuple[Share, ...] | None = None
+    rising: Share | None = None
+    start_divisor: Positive | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, SCHEDULES)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The options given, as ``make_schedule`` takes them."""
+        given = self.model_dump(exclude={"name", "warmup_epochs"}, exclude_none=True)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Schedule:
+        try:
+            make_schedule(self.name, lr=1.0, total_steps=1, **self.shape)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class Phase(Options):
+    """A stretch of epochs with one set of trainable layers.
+
+    ``train`` is ``head``, ``all``, or the number of last blocks of the backbone that train with the head. ``lr`` replaces
+    the optimiser's; every phase runs the schedule anew. ``freeze_norm`` holds the batch-norm statistics of the whole
+    backbone, not of its frozen layers alone. The last phase takes the epochs that are left, and so has none of its own.
+    """
+
+    train: Literal["head", "all"] | Count = "all"
+    epochs: Count | None = None
+    lr: Positive | None = None
+    freeze_norm: Switch = False
+
+
+class EarlyStopping(Options):
+    """Stop when validation balanced accuracy has not risen by more than ``min_delta`` for ``patience`` epochs."""
+
+    patience: Count
+    min_delta: NonNegative = 0.0
+
+
+class Ema(Options):
+    """Exponential moving average of the weights; it is what is validated and published."""
+
+    decay: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.999
+    warmup: Switch = True
+
+
+class Checkpoints(Options):
+    """When to save (always at the end of an epoch) and how many to keep beside the best."""
+
+    every_steps: Count | None = None
+    keep: Count = 2
+
+
+# ------------------------------------------------------------------------------------------------ the recipe
+
+
+class Recipe(Options):
+    """One training run, complete but for the data root."""
+
+    name: str = "recipe"
+    data: Data
+    model: Model
+    loss: Loss = Loss()
+    sampler: Sampler = Sampler()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    phases: tuple[Phase, ...] = (Phase(),)
+    augmentation: AugmentationOptions | None = AugmentationOptions()
+    mixing: MixingOptions = MixingOptions()
+    epochs: Count
+    batch_size: Count = 32
+    accumulation: Count = 1
+    clip: Positive | None = None
+    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
+    channels_last: Switch = False
+    compile: Switch = False
+    ema: Ema | None = None
+    early_stopping: EarlyStopping | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    seed: NonNegativeCount = 0
+
+    @field_validator("phases")
+    @classmethod
+    def _last_takes_the_rest(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        if not phases:
+            return (Phase(),)
+        if phases[-1].epochs is not None:
+            raise ValueError("the last phase takes the epochs that are left; drop its epochs")
+        if any(phase.epochs is None for phase in phases[:-1]):
+            raise ValueError("every phase but the last needs its number of epochs")
+        return phases
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Recipe:
+        if (self.data.draw is not None) != (self.sampler.kind == "balanced"):
+            raise ValueError("data.draw and sampler.kind: balanced go together; give both or neither")
+        if self.loss.name == "bce" and self.data.space is not None and len(label_space(self.data.space)) != 2:
+            raise ValueError(f"loss bce is for two classes and {self.data.space} has more; use cross_entropy")
+        return self
+
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything the recipe says."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class EnsembleRecipe(Options):
+    """Members trained one by one on the same data, and how their probabilities are weighted.
+
+    ``members`` are names of shipped recipes or paths; their ``data`` sections must be equal, so that all see one split
+    and one draw. ``set`` holds overrides (``key=value``) for every member.
+    """
+
+    kind: Literal["ensemble"]
+    name: str = "ensemble"
+    members: tuple[str, ...] = Field(min_length=2)
+    set: tuple[str, ...] = ()
+    weights: tuple[NonNegative, ...]
+    combine: Literal["probabilities", "logits"] = "probabilities"
+
+    @model_validator(mode="after")
+    def _weights_match(self) -> EnsembleRecipe:
+        if len(self.weights) != len(self.members):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.members)} members; give one for each")
+        if abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"weights sum to {sum(self.weights):g}, not 1")
+        return self

@@ -1,0 +1,158 @@
+"""Recipe files: YAML read safely, overrides from the command line, the shipped recipes by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lesion_hub.config import validated
+from lesion_hub.errors import ConfigError
+from lesion_hub.taxonomy import nearest
+from training.recipe import EnsembleRecipe, Recipe
+
+SHIPPED = Path(__file__).resolve().parent / "recipes"
+
+# YAML 1.1 reads 1e-3 as a word; people write learning rates so.
+_EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with ``1e-3`` as a number and a key that is written twice refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package.
+
+    >>> "ham10000_default" in shipped_recipes()
+    True
+    """
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe | EnsembleRecipe:
+    """Read a recipe file, or a shipped recipe by name, with ``key=value`` overrides on top.
+
+    Overrides of an ensemble recipe that are none of its own keys go to its members.
+
+    >>> load_recipe("demo", ["optimiser.lr=1e-2"]).optimiser.lr
+    0.01
+    """
+    path = find_recipe(recipe)
+    content = read_yaml(path)
+    for override in overrides:
+        if content.get("kind") == "ensemble" and re.split(r"[.=]", override)[0].strip() not in EnsembleRecipe.model_fields:
+            content["set"] = [*content.get("set", []), override]
+        else:
+            _override(content, override)
+    return recipe_from(content, path.name, default_name=path.stem)
+
+
+def recipe_from(content: Mapping[str, Any], where: str, *, default_name: str = "recipe") -> Recipe | EnsembleRecipe:
+    """A recipe from plain data; one line that starts with ``where`` when it cannot be."""
+    named = {"name": default_name, **content}
+    if named.get("kind") == "ensemble":
+        return validated(EnsembleRecipe, named, where)
+    return validated(Recipe, named, where)
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one."""
+    path = Path(recipe).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix not in (".yaml", ".yml") and path.name == str(recipe):
+        shipped = SHIPPED / f"{recipe}.yaml"
+        if shipped.is_file():
+            return shipped
+        raise ConfigError(f"no recipe {str(recipe)!r}; {nearest(str(recipe), shipped_recipes())}")
+    raise ConfigError(f"{recipe}: no such file; give a path or one of {', '.join(shipped_recipes())}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; plain data only, so that no recipe can run code."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable as YAML ({_yaml_problem(error)}); mend that line") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no sections; a recipe starts with data:, model: and epochs:")
+    return content
+
+
+def _yaml_problem(error: Exception) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    text = " ".join(str(problem or error).split())
+    return f"line {mark.line + 1}: {text}" if mark else text
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set ``a.b.0.c=value`` inside ``content``; sections that are not there yet are made."""
+    key, equals, text = override.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"--set {override!r}: write key=value, for example optimiser.lr=0.01")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML ({_yaml_problem(error)})") from None
+    place: Any = content
+    for step in steps[:-1]:
+        place = _enter(place, step, override)
+    _put(place, steps[-1], value, override)
+
+
+def _enter(place: Any, step: str, override: str) -> Any:
+    if isinstance(place, dict):
+        if place.get(step) is None:
+            place[step] = {}
+        return place[step]
+    return place[_position(place, step, override)]
+
+
+def _put(place: Any, step: str, value: Any, override: str) -> None:
+    if isinstance(place, dict):
+        place[step] = value
+    else:
+        place[_position(place, step, override)] = value
+
+
+def _position(place: Any, step: str, override: str) -> int:
+    if not isinstance(place, list):
+        raise ConfigError(f"--set {override!r}: what comes before {step!r} is a single value and has no parts")
+    if not step.isdigit() or int(step) >= len(place):
+        raise ConfigError(f"--set {override!r}: {step!r} is no position in a list of {len(place)}; count from 0")
+    return int(step)
+
+
+def dump_recipe(recipe: Recipe | EnsembleRecipe) -> str:
+    """The resolved recipe as YAML that ``load_recipe`` reads back to an equal one."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The dotted key where two plain recipes first differ, with both values, or None."""
+    for key in dict.fromkeys([*one, *other]):
+        left, right = one.get(key), other.get(key)
+        if left == right:
+            continue
+        if isinstance(left, dict) and isinstance(right, dict):
+            return first_difference(left, right, f"{prefix}{key}.")
+        return f"{prefix}{key} {left!r} there, {right!r} now"
+    return None
