@@ -64,7 +64,8 @@ def test_the_wheel_holds_recipes_registry_and_templates(tmp_path):
     subprocess.run(command, check=True)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "training" / "recipes").glob("*.yaml")}
-    expected |= {f"lesion_hub/_{path.relative_to(ROOT)}" for path in (ROOT / "registry").rglob("*") if path.is_file()}
+    travelling = [path for top in ("registry", "model_cards") for path in (ROOT / top).rglob("*.*") if path.is_file()]
+    expected |= {f"lesion_hub/_{path.relative_to(ROOT)}" for path in travelling if not path.name.startswith(".")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "lesion_hub").rglob("*.jinja")}
     assert {"lesion_hub/py.typed", "lesion_hub/models/networks.py"} | expected <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]

@@ -41,6 +41,21 @@ def check_licence(card: str | None, data: Iterable[tuple[str, str]]) -> None:
             )
 
 
+def strictest(licences: Iterable[str]) -> str:
+    """The licence that the weights inherit: the one that keeps every term of all of them.
+
+    >>> strictest(["cc0-1.0", "cc-by-nc-4.0", "cc-by-4.0"])
+    'cc-by-nc-4.0'
+    """
+    given = list(dict.fromkeys(licences))
+    unknown = [licence for licence in given if licence.lower() not in _TERMS]
+    if unknown:
+        return unknown[0]  # for whoever publishes to settle: ``check_licence`` stops there
+    wanted = frozenset().union(*(_TERMS[licence.lower()] for licence in given))
+    exact = [licence for licence in (*given, *_TERMS) if _TERMS[licence.lower()] == wanted]
+    return exact[0] if exact else max(given, key=lambda licence: len(_TERMS[licence.lower()]))
+
+
 def _terms(licence: str, owner: str) -> frozenset[str]:
     try:
         return _TERMS[licence.lower()]

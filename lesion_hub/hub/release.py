@@ -54,9 +54,17 @@ def prepare_release(
     """
     number, text = Version.parse(version), checked_notes(notes)
     names = publishable_files(folder)
+    _check_calibrated(folder)
     if not force_licence:
         check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, {name: folder / name for name in names if name != CHANGELOG_NAME})
+
+
+def _check_calibrated(folder: Path) -> None:
+    """Probabilities that nobody calibrated are not published: an ensemble's config cannot lack its temperature."""
+    config = load_config(folder)
+    if isinstance(config, ModelConfig) and config.lesion_hub.temperature is None:
+        raise StoreError(f"{folder}: is not calibrated; run lesion-hub calibrate {folder} first")
 
 
 def card_licence(folder: Path) -> str | None:

@@ -33,7 +33,7 @@ def write_folder(
     """A folder with a random network and all else that a published repo holds."""
     torch.manual_seed(seed)
     classifier = LesionClassifier.create(backbone, "ham7", image_size=32).eval()
-    write_model(folder, classifier, training=TRAINING)
+    write_model(folder, classifier, training=TRAINING, temperature=1.0)
     _write_papers(folder, seed, licence)
     for name in plots:
         (folder / "plots").mkdir(exist_ok=True)

@@ -60,8 +60,11 @@ def lively(model: LesionClassifier) -> LesionClassifier:
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.8, 1.2)
-    nn.init.normal_(model.last_layer.weight, std=0.2)
-    return model.eval()
+    nn.init.normal_(model.last_layer.weight)
+    with torch.no_grad():  # logits of the size that trained networks have, whatever the depth
+        logits = model.eval()(torch.rand(4, *model.input_config.input_size))
+        model.last_layer.weight.div_(logits.abs().max().clamp(min=1e-3) / 5)
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,216 @@
+"""Commands that measure models: evaluate, compare, calibrate, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from lesion_hub.data import ReadResult
+
+HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "malignancy.auroc", "ece", "nll")
+
+Data = Annotated[str, typer.Option("--data", help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)]
+Split = Annotated[str, typer.Option("--split", help="train, val, test, or all.")]
+Manifest = Annotated[Path | None, typer.Option("--manifest", help="Split file that says which images the part holds.")]
+As = Annotated[str | None, typer.Option("--as", help="Label space to evaluate in: ham7, binary, …")]
+Tta = Annotated[bool, typer.Option("--tta", help="Average mirrored and turned views.")]
+Force = Annotated[bool, typer.Option("--force", help="Evaluate on images that the model was made with; the report says so.")]
+Near = Annotated[bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")]
+TrainingData = Annotated[str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")]
+Source = Annotated[str | None, typer.Option("--source", help="Layout of the data, where it is not recognised.")]
+Images = Annotated[list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")]
+Allow = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")]
+Registry = Annotated[
+    Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")]
+Run = Annotated[Path, typer.Argument(help="Run or model folder.", show_default=False)]
+
+
+def evaluate(
+    model: Annotated[str, typer.Option("--model", help="Hub id, registry name, or model folder.", show_default=False)],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for predictions, metrics, plots and report.", show_default=False)],
+    split: Split = "test",
+    tta: Tta = False,
+    as_: As = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Version of the model; default: the highest.")] = None,
+    manifest: Manifest = None,
+    near_duplicates: Near = False,
+    training_data: TrainingData = None,
+    robustness: Annotated[bool, typer.Option("--robustness", help="Also score disturbed images.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
+    ] = False,
+    force: Force = False,
+    source: Source = None,
+    images: Images = None,
+    allow_missing: Allow = False,
+    registry: Registry = None,
+    device: Device = "cpu",
+    json_: Json = False,
+) -> None:
+    """Measure a model or an ensemble on a data set: predictions, numbers with intervals, plots and a report.
+
+    Example: `lesion-hub evaluate --model runs/ham10000_lite0 --data data/ham10000 --out evaluation/`
+    """
+    from lesion_hub.evaluation import run
+    from lesion_hub.hub.card import write_card
+
+    with progress_bar("scoring images") as progress:
+        done = run.evaluate(
+            model,
+            _read(data, source, images, allow_missing),
+            out=out,
+            revision=revision,
+            registry=registry,
+            device=device,
+            progress=progress,
+            split=split,
+            tta=tta,
+            as_space=as_,
+            manifest=manifest,
+            near_duplicates=near_duplicates,
+            training_data=training_data,
+            stress=robustness,
+            force=force,
+        )
+    if record:
+        run.record(done)
+        write_card(done.model.folder)
+    if json_:
+        print_json({"out": str(done.out), "report": str(done.report), done.part: done.section})
+        return
+    _print_section(done.section)
+    typer.echo(f"report: {done.report}")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Model: name, name@version, or folder.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
+    data: Data,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for comparison.json.")] = None,
+    split: Split = "test",
+    tta: Tta = False,
+    as_: As = None,
+    manifest: Manifest = None,
+    force: Force = False,
+    source: Source = None,
+    images: Images = None,
+    allow_missing: Allow = False,
+    registry: Registry = None,
+    device: Device = "cpu",
+    json_: Json = False,
+) -> None:
+    """Compare two models on the same images: paired differences with intervals, and McNemar's test.
+
+    Example: `lesion-hub compare runs/a runs/b --data data/ham10000`
+    """
+    from lesion_hub.evaluation import comparison
+
+    with progress_bar("scoring images") as progress:
+        done = comparison.compare(
+            first,
+            second,
+            _read(data, source, images, allow_missing),
+            out=out,
+            registry=registry,
+            device=device,
+            progress=progress,
+            split=split,
+            tta=tta,
+            as_space=as_,
+            manifest=manifest,
+            force=force,
+        )
+    if json_:
+        print_json(done.to_dict())
+        return
+    _print_comparison(done.to_dict())
+
+
+def calibrate(
+    run: Run,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
+    ] = None,
+    registry: Registry = None,
+    json_: Json = False,
+) -> None:
+    """Fit the temperature of a run that has none, or of an ensemble, on validation, and make it part of the model.
+
+    Example: `lesion-hub calibrate runs/trio --data data/ham10000`
+    """
+    from lesion_hub.evaluation.recalibrate import calibrate_run
+
+    with progress_bar("scoring images") as progress:
+        done = calibrate_run(run, data, registry=registry, progress=progress)
+    facts = {
+        **done.result.to_dict(),
+        "operating_points": {name: point.threshold for name, point in done.points.items()},
+    }
+    print_json({"folder": str(done.folder), **facts}) if json_ else print_facts(facts)
+
+
+def card(
+    run: Run,
+    check: Annotated[bool, typer.Option("--check", help="Only check the card that is there.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="What it will be loaded as: org/name or a registry name.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Where the training data are not recorded.")] = None,
+) -> None:
+    """Write the model card of a folder from its files alone, or check that every number in it is theirs.
+
+    Example: `lesion-hub card runs/ham10000_lite0 --check`
+    """
+    from lesion_hub.hub.card import write_card
+    from lesion_hub.hub.card_check import check_card
+
+    path = None if check else write_card(run, name=name, licence=licence)
+    check_card(run)
+    typer.echo(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
+
+
+def _read(place: str, source: str | None, images: list[Path] | None, allow_missing: bool) -> ReadResult:
+    import datasets
+
+    from lesion_hub.data import read
+
+    datasets.disable_progress_bars()
+    return read(place, source=source, images=images or (), allow_missing=allow_missing)
+
+
+def _print_section(section: Any) -> None:
+    from lesion_hub.hub.phrasing import interval, words
+
+    data = section["data"]
+    if section["overlap"]["forced"]:
+        typer.secho("forced: the model was made with some of these images; these numbers say nothing", fg="red", err=True)
+    elif not section["overlap"]["checked"]:
+        typer.secho("the model does not say which images it was trained on: overlap not checked", fg="yellow", err=True)
+    typer.echo(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
+    known = [name for name in HEADLINES if name in section["intervals"]]
+    print_table(("measure", "value (95 % interval)"), ((words(name), interval(section["intervals"][name])) for name in known))
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    from lesion_hub.hub.phrasing import interval, words
+
+    typer.echo(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
+    rows = ((words(name), interval(value)) for name, value in found["differences"].items())
+    print_table(("measure", "difference (95 % interval)"), rows)
+    test = found["mcnemar"]
+    typer.echo(
+        f"right alone: {found['first']} on {test['only_first']} images, {found['second']} on {test['only_second']}; "
+        f"McNemar p = {test['p_value']:.3g} by image, {test['by_lesion']['p_value']:.3g} by lesion"
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (evaluate, compare, calibrate, card):
+        app.command(rich_help_panel="Measuring")(command)

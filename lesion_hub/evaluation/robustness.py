@@ -1,0 +1,184 @@
+"""What worse pictures do to a model: how far its scores move, how often its answer flips, what is left of its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_hub.config import OperatingPoint
+from lesion_hub.data.corruptions import CORRUPTIONS, corrupt
+from lesion_hub.data.images import load_rgb
+from lesion_hub.data.scan import image_sources
+from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.evaluation import plots
+from lesion_hub.evaluation.additive import AdditiveSums
+from lesion_hub.evaluation.intervals import Interval, bootstrap, bootstrap_statistic, group_numbers
+from lesion_hub.evaluation.predictions import Predictions
+from lesion_hub.inference import Predictor
+from lesion_hub.inference.reading import in_chunks
+from lesion_hub.taxonomy import ABSTAIN, LabelSpace, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Array = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+CONDITIONS = ("defocus_blur", "jpeg", "brighten", "darken", "hair", "ruler", "ink", "dark_corners")
+SEVERITIES = (1, 3, 5)
+MOST_IMAGES = 500
+RESAMPLES = 1000
+_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Stressed:
+    """Predictions of the same images, clean and under each (condition, severity); ``groups`` (N,) their lesions."""
+
+    clean: Predictions
+    groups: Sequence[str]
+    worse: Mapping[tuple[str, int], Predictions]
+
+
+def stress(
+    predictor: Predictor,
+    dataset: Dataset,
+    truth: LabelSpace,
+    space: LabelSpace,
+    *,
+    conditions: Sequence[str] = CONDITIONS,
+    severities: Sequence[int] = SEVERITIES,
+    most: int = MOST_IMAGES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Stressed:
+    """Score at most ``most`` images of ``dataset``, evenly drawn from its labels, clean and under every condition."""
+    for name in conditions:
+        if name not in CORRUPTIONS:
+            raise ConfigError(f"unknown condition {name!r}; {nearest(name, CORRUPTIONS)}")
+    labels = truth.map_to(space).labels(np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64))
+    rows = evenly_drawn(labels, most)
+    chosen = dataset.select(rows)
+    cases = [("clean", 0), *((name, severity) for name in conditions for severity in severities)]
+    found: dict[tuple[str, int], list[Array]] = {case: [] for case in cases}
+    mapping = predictor.space.map_to(space)
+    done = 0
+    for chunk in in_chunks(image_sources(chosen), _pixels, _BATCH):
+        for case in cases:
+            images = [_stressed(image, case, seed + done + i) for i, image in enumerate(chunk)]
+            answers = predictor.predict(images, batch_size=_BATCH)
+            native = np.array([list(answer.probabilities.values()) for answer in answers])
+            found[case].append(mapping.probabilities(native / native.sum(axis=1, keepdims=True)))
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(rows))
+    scored = {case: Predictions(np.concatenate(parts), labels[rows], space) for case, parts in found.items()}
+    return Stressed(scored.pop(("clean", 0)), list(chosen["group"][:]), scored)
+
+
+def evenly_drawn(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most ``most`` rows with the shares of the labels kept; rows that abstain are left out. Sorted.
+
+    >>> evenly_drawn(np.array([0, 0, 0, 0, 1, 1]), 3).tolist()
+    [0, 2, 4]
+    """
+    known = np.flatnonzero(labels != ABSTAIN)
+    if not len(known):
+        raise DataError("no image has a label that the model knows; evaluate on other data")
+    by_label = known[np.argsort(labels[known], kind="stable")]
+    places = np.linspace(0, len(by_label), min(most, len(by_label)), endpoint=False).astype(np.int64)
+    return np.sort(by_label[places])
+
+
+def summarise(stressed: Stressed, points: Mapping[str, OperatingPoint] | None = None, seed: int = 0) -> dict[str, Any]:
+    """JSON-able results: for each condition and severity, with intervals, the measures of ``_effect``."""
+    clean, group = stressed.clean, group_numbers(stressed.groups, len(stressed.clean))
+    conditions: dict[str, Any] = {}
+    for (name, severity), worse in stressed.worse.items():
+        entry = conditions.setdefault(name, {"description": CORRUPTIONS[name].description, "by_severity": {}})
+        effect = _effect(clean, worse, group, points or {}, seed)
+        entry["by_severity"][str(severity)] = {measure: interval.to_dict() for measure, interval in effect.items()}
+    return {
+        "images": len(clean),
+        "groups": int(group.max()) + 1,
+        "clean": {name: interval.to_dict() for name, interval in _accuracy(clean, group, seed).items()},
+        "conditions": conditions,
+    }
+
+
+def picture(summary: Mapping[str, Any], fmt: plots.Format = "png") -> bytes:
+    """Balanced accuracy against the severity of each condition of a ``summarise`` result."""
+    clean = summary["clean"]["balanced_accuracy"]["value"]
+    severities = [int(severity) for severity in next(iter(summary["conditions"].values()))["by_severity"]]
+    series = {
+        name.replace("_", " "): [clean, *(part["balanced_accuracy"]["value"] for part in condition["by_severity"].values())]
+        for name, condition in summary["conditions"].items()
+    }
+    return plots.robustness_lines(series, [0, *severities], "Balanced accuracy", fmt=fmt)
+
+
+def _accuracy(predictions: Predictions, group: NDArray[np.int64], seed: int) -> dict[str, Interval]:
+    return bootstrap(
+        predictions.probabilities,
+        predictions.labels,
+        group,
+        predictions.space,
+        RESAMPLES,
+        seed,
+        metrics=("balanced_accuracy",),
+    )
+
+
+def _effect(
+    clean: Predictions, worse: Predictions, group: NDArray[np.int64], points: Mapping[str, OperatingPoint], seed: int
+) -> dict[str, Interval]:
+    """Balanced accuracy; the share of images whose top label flips; the mean change of the malignant probability and of its
+    size; and the share whose call at each operating point flips."""
+    values = {"flip_rate": (clean.predicted != worse.predicted).astype(np.float64)}
+    before, after = clean.malignancy(), worse.malignancy()
+    if before is not None and after is not None and before.kept.all():
+        shift = after.scores - before.scores
+        values |= {"malignancy_shift": shift, "malignancy_shift_size": np.abs(shift)}
+        for name, point in points.items():
+            flips = (before.scores >= point.threshold) != (after.scores >= point.threshold)
+            values[f"{name}_flip_rate"] = flips.astype(np.float64)
+    return {**_accuracy(worse, group, seed), **mean_intervals(values, group, seed)}
+
+
+def mean_intervals(values: Mapping[str, Array], group: NDArray[np.int64], seed: int = 0) -> dict[str, Interval]:
+    """Means of (N,) values with intervals over groups.
+
+    >>> mean_intervals({"half": np.array([0.0, 1.0])}, np.array([0, 1]))["half"].value
+    0.5
+    """
+    names = list(values)
+    stacked = np.concatenate([np.ones(len(group)), *values.values()])
+    row = np.repeat(np.arange(len(names) + 1), len(group))
+    sums = AdditiveSums(stacked, row, np.tile(group, len(names) + 1), (len(names) + 1, int(group.max()) + 1))
+
+    def means(counts: NDArray[np.floating]) -> dict[str, Array]:
+        total, *parts = sums.weighted(counts)
+        return {name: part / total for name, part in zip(names, parts, strict=True)}
+
+    return bootstrap_statistic(means, group, RESAMPLES, seed)
+
+
+def _pixels(source: Any) -> Pixels:
+    return np.asarray(load_rgb(source))
+
+
+def _stressed(image: Pixels, case: tuple[str, int], seed: int) -> Pixels:
+    name, severity = case
+    return image if severity == 0 else corrupt(image, name, severity, seed)
+
+
+def rows_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(condition, severity, results) of a ``summarise`` result, in order."""
+    for name, condition in summary["conditions"].items():
+        for severity, results in condition["by_severity"].items():
+            yield name, severity, results
