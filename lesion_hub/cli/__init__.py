@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli import data, models
+from lesion_hub.cli import data, evaluate, models, predict
 from lesion_hub.errors import LesionHubError
 from lesion_hub.version import __version__
 
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 models.add_to(app)
+predict.add_to(app)
+evaluate.add_to(app)
 
 
 def _show_version(wanted: bool) -> None:

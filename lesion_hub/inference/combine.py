@@ -60,7 +60,26 @@ class Combination:
             return mean
         return _softmax(np.log(np.maximum(mean, _TINY)) / self.temperature)
 
+    def disagreement(self, by_member: Sequence[Array]) -> Array | None:
+        """(N,) how far apart the members are, in [0, 1]; None for a single one.
+
+        The Jensen-Shannon divergence of the members' mapped probabilities under their weights, as a share of the largest
+        value it could take (the entropy of the weights): 0 where all say the same, 1 where each is certain of another label.
+        """
+        if len(self.weights) == 1:
+            return None
+        weights = np.asarray(self.weights)
+        mapped = np.stack([m.probabilities(p) for m, p in zip(self.maps, by_member, strict=True)])
+        mean = np.einsum("m,mnc->nc", weights, mapped)
+        spread = _entropy(mean) - np.einsum("m,mn->n", weights, _entropy(mapped))
+        largest = float(_entropy(weights))
+        return np.clip(spread / largest, 0.0, 1.0) if largest > _TINY else np.zeros(len(mean))
+
 
 def _softmax(logits: Array) -> Array:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _entropy(probabilities: Array) -> Array:
+    return np.asarray(-(probabilities * np.log(np.maximum(probabilities, _TINY))).sum(axis=-1))

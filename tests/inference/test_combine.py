@@ -72,6 +72,23 @@ def test_members_of_different_spaces_meet_in_the_finest_common_one():
     assert rows[0, HAM7.index("akiec")] == 1.0
 
 
+@given(ensembles())
+def test_disagreement_lies_between_none_and_all(ensemble):
+    spaces, weights, rows = ensemble
+    apart = Combination.of(spaces, weights).disagreement(rows)
+    assert (apart is None) == (len(spaces) == 1)
+    if apart is not None:
+        assert ((apart >= 0) & (apart <= 1)).all()
+
+
+def test_disagreement_is_zero_for_the_same_opinion_and_one_for_certain_opposites():
+    pair = Combination.of([HAM7, HAM7], [0.3, 0.7])
+    same = dirichlet(HAM7)
+    np.testing.assert_allclose(pair.disagreement([same, same]), 0, atol=1e-9)
+    np.testing.assert_allclose(pair.disagreement([np.eye(7)[[0]], np.eye(7)[[1]]]), 1, atol=1e-9)
+    np.testing.assert_allclose(Combination.of([HAM7, HAM7], [0.0, 1.0]).disagreement([same, same[::-1]]), 0)
+
+
 @pytest.mark.parametrize("weights", [[0.5, 0.4], [1.5, -0.5], [1.0], [0.5, 0.25, 0.25], [float("nan"), 0.5]])
 def test_weights_that_do_not_sum_to_one_are_an_error(weights):
     with pytest.raises(ConfigError, match="sum to 1"):

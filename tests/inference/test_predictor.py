@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,14 +19,7 @@ from lesion_hub.hub.format import write_model
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.combine import Combination
 from lesion_hub.inference.members import Member
-from lesion_hub.models import LesionClassifier
-
-
-def classifier(space="ham7", seed=0) -> LesionClassifier:
-    torch.manual_seed(seed)
-    model = LesionClassifier.create("lesion_cnn_shallow", space, image_size=32).eval()
-    torch.nn.init.normal_(model.last_layer.weight, std=1.0)
-    return model
+from tests.inference.networks import classifier, ensemble, picture
 
 
 @pytest.fixture
@@ -72,14 +68,14 @@ def test_malignancy_is_the_malignant_labels_mass_and_meets_the_operating_points(
 
 
 def test_a_space_without_malignancy_says_none(photo):
-    model = classifier(lesion_hub.taxonomy.space_from_names(["tinea", "vitiligo"]))
+    model = classifier(space=lesion_hub.taxonomy.space_from_names(["tinea", "vitiligo"]))
     prediction = Predictor.of(model).predict(photo)
     assert prediction.malignancy is None
     assert prediction.decisions == {}
 
 
 def test_an_ensemble_keeps_its_members_views(photo):
-    members = [Member("a", classifier(seed=1)), Member("b", classifier("isic8", seed=2))]
+    members = [Member("a", classifier(seed=1)), Member("b", classifier(space="isic8", seed=2))]
     ensemble = Predictor(members, Combination.of([m.space for m in members], [0.25, 0.75]))
     prediction = ensemble.predict(photo)
     assert ensemble.labels == lesion_hub.label_space("ham7").labels
@@ -112,3 +108,165 @@ def test_from_pretrained_reads_a_folder(photo, tmp_path):
     assert loaded.predict(photo).probabilities == pytest.approx(Predictor.of(model).predict(photo).probabilities)
     with pytest.raises(lesion_hub.LesionHubError, match="no versions"):
         lesion_hub.from_pretrained(tmp_path, revision="v1.0.0")
+
+
+def test_any_number_of_images_goes_through_in_chunks_with_progress(photo):
+    model, seen, alive = Predictor.of(classifier()), [], []
+
+    def pictures():
+        for i in range(11):
+            alive.append(i)
+            yield photo.rotate(i)
+
+    stream = model.stream(pictures(), batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    first = next(stream)
+    assert len(alive) <= 4, "more than two batches were opened before the first answer"
+    answers = [first, *stream]
+    assert len(answers) == 11
+    assert seen == [(2, None), (4, None), (6, None), (8, None), (10, None), (11, None)]
+    expected = model.predict(photo.rotate(10)).probabilities
+    assert answers[10].probabilities == pytest.approx(expected, abs=1e-6)
+    model.predict([photo] * 3, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (3, 3)
+
+
+def test_a_bad_image_among_many_is_named_and_ends_the_stream(photo, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    stream = Predictor.of(classifier()).stream([photo, photo, tmp_path / "bad.jpg"], batch_size=2)
+    assert next(stream).label
+    next(stream)
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
+        next(stream)
+
+
+@pytest.mark.parametrize(("explain", "rounds"), [(None, 3), ("gradcam", 3), ("hirescam", 1), ("gradient_shap", 1)])
+def test_sixteen_threads_say_what_one_says(explain, rounds):
+    model = ensemble() if rounds > 1 else Predictor.of(classifier())
+    images = [picture(seed=i) for i in range(16)]
+    expected = [model.predict(image, explain=explain) for image in images]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda i: model.predict(images[i % 16], explain=explain), range(16 * rounds)))
+    for i, answer in enumerate(answers):
+        assert answer.probabilities == pytest.approx(expected[i % 16].probabilities, abs=1e-6)
+        if explain:
+            np.testing.assert_allclose(answer.heat, expected[i % 16].heat, atol=1e-5)
+
+
+def test_many_predictions_with_maps_leave_nothing_behind():
+    model, image = ensemble(), picture()
+    for _ in range(5):
+        model.predict(image, explain="gradcam")
+    gc.collect()
+    tracemalloc.start()
+    counts = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
+    for _ in range(100):
+        model.predict(image, explain="gradcam")
+    gc.collect()
+    grown = len(gc.get_objects()) - counts[0], tracemalloc.get_traced_memory()[0] - counts[1]
+    tracemalloc.stop()
+    assert grown[0] < 100, "an object is left behind by each prediction"
+    assert grown[1] < 200_000, "memory grew with the number of predictions"
+    hooked = [m for member in model.members for m in member.classifier.modules() if m._forward_hooks or m._backward_hooks]
+    assert not hooked
+
+
+def test_a_mirrored_image_has_the_same_answer_and_the_mirrored_map_with_all_views():
+    model = Predictor.of(classifier(size=64))
+    image = picture(64, 64)
+    straight = model.predict(image, explain="gradcam", target="mel", tta=8)
+    mirrored = model.predict(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), explain="gradcam", target="mel", tta=8)
+    turned = model.predict(image.transpose(Image.Transpose.ROTATE_90), explain="gradcam", target="mel", tta=8)
+    assert mirrored.probabilities == pytest.approx(straight.probabilities, abs=1e-5)
+    assert turned.probabilities == pytest.approx(straight.probabilities, abs=1e-5)
+    np.testing.assert_allclose(mirrored.heat, straight.heat[:, ::-1], atol=1e-4)
+    np.testing.assert_allclose(turned.heat, np.rot90(straight.heat), atol=1e-4)
+    assert model.predict(image).probabilities != pytest.approx(straight.probabilities, abs=1e-4)
+
+
+def test_views_that_do_not_fit_the_input_are_refused():
+    with pytest.raises(ConfigError, match="at most 4 views"):
+        Predictor.of(classifier(size=(32, 48))).predict(picture(), tta=5)
+    with pytest.raises(ConfigError, match="tta"):
+        Predictor.of(classifier()).predict(picture(), tta=9)
+
+
+def test_several_images_of_a_lesion_get_one_answer():
+    model = ensemble()
+    images = [picture(seed=i) for i in range(3)]
+    case = model.predict_case(images, explain="gradcam")
+    singles = model.predict(images)
+    for label in model.labels:
+        assert case.probabilities[label] == pytest.approx(np.mean([s.probabilities[label] for s in singles]), abs=1e-6)
+    assert case.malignancy == pytest.approx(np.mean([s.malignancy for s in singles]), abs=1e-6)
+    assert [image.explanation.label for image in case.images] == [case.label] * 3
+    assert len(case.to_dict()["images"]) == 3
+    one = model.predict_case(images[:1])
+    assert one.probabilities == pytest.approx(singles[0].probabilities, abs=1e-6)
+    with pytest.raises(ConfigError, match="one or more images"):
+        model.predict_case([])
+
+
+def test_features_come_for_one_image_and_for_many():
+    model = ensemble()
+    images = [picture(seed=i) for i in range(3)]
+    features = model.embed(images, batch_size=2)
+    assert features.dtype == np.float32
+    assert features.shape == (3, sum(m.classifier.last_layer.in_features for m in model.members))
+    np.testing.assert_allclose(model.embed(images[1]), features[1], atol=1e-5)
+    alone = Predictor.of(model.members[0].classifier)
+    logits = torch.from_numpy(alone.embed(images[0])) @ alone.classifier.last_layer.weight.T + alone.classifier.last_layer.bias
+    expected = list(alone.predict(images[0]).probabilities.values())
+    np.testing.assert_allclose(logits.softmax(0).detach(), expected, atol=1e-5)
+
+
+def test_metadata_reaches_the_network(photo):
+    model = Predictor.of(classifier("resnet10t", size=32, metadata=True))
+    nothing = model.predict(photo).probabilities
+    known = model.predict(photo, metadata={"age": 80, "sex": "female", "site": "face"}, explain="gradcam")
+    assert known.probabilities != pytest.approx(nothing, abs=1e-6)
+    both = model.predict([photo, photo], metadata=[None, {"age": 80, "sex": "f", "site": "head"}])
+    assert both[0].probabilities == pytest.approx(nothing, abs=1e-5)
+    assert both[1].probabilities == pytest.approx(known.probabilities, abs=1e-5)
+    with pytest.raises(ConfigError, match="did you mean 'age'"):
+        model.predict(photo, metadata={"agee": 80})
+    with pytest.raises(ConfigError, match="fewer metadata than images"):
+        model.predict([photo, photo], metadata=[None])
+
+
+def test_top_and_flags_and_disagreement_are_told():
+    prediction = ensemble().predict(picture(), top=2)
+    assert [label for label, _ in prediction.top()] == sorted(prediction.probabilities, key=prediction.probabilities.get)[
+        :-3:-1
+    ]
+    assert len(prediction.top(5)) == 5
+    assert prediction.flags == ("tiny", *prediction.flags[1:])
+    assert 0 < prediction.disagreement < 1
+    assert Predictor.of(classifier()).predict(picture()).disagreement is None
+
+
+def test_arrays_that_are_no_images_are_one_line():
+    for array in (np.zeros((4, 5, 3)), np.zeros((2, 4, 5, 3), np.uint8), np.zeros((4, 5, 2), np.uint8)):
+        with pytest.raises(ImageError, match="uint8"):
+            Predictor.of(classifier()).predict(array)
+    with pytest.raises(ImageError, match="int is no image"):
+        Predictor.of(classifier()).predict([3])
+
+
+def test_a_network_in_training_mode_is_put_into_evaluation_mode(photo):
+    model = Predictor.of(classifier().train())
+    assert model.predict(photo).probabilities == model.predict(photo).probabilities
+
+
+def test_the_maps_of_a_case_are_about_the_cases_label_not_the_first_images():
+    members = [Member(name, classifier(seed=seed)) for name, seed in (("a", 1), ("b", 2))]
+    with torch.no_grad():
+        for member in members:
+            member.classifier.last_layer.weight.mul_(6)
+    model = Predictor(members, Combination.of([m.space for m in members], [0.5, 0.5]))
+    images = [picture(seed=i) for i in range(40)]
+    labels = [prediction.label for prediction in model.predict(images)]
+    odd = next(i for i, label in enumerate(labels) if label != labels[0])
+    usual = [image for image, label in zip(images, labels, strict=True) if label == labels[0]][:4]
+    case = model.predict_case([images[odd], *usual], explain="gradcam")
+    assert case.label == labels[0] != case.images[0].label
+    assert [image.explanation.label for image in case.images] == [case.label] * (1 + len(usual))

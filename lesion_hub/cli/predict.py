@@ -1,0 +1,336 @@
+"""Commands that use a model: predict, score in bulk, make ensembles, check heat maps, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lesion_hub.cli.models import Name, Revision, Root
+from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
+from lesion_hub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lesion_hub.config import OperatingPoint
+    from lesion_hub.inference import Prediction, Predictor
+    from lesion_hub.inference.fitting import Fit
+
+NOTICE = (
+    "A model's estimate, not a diagnosis, and not a medical device. Have a doctor look at any lesion that is new, changes, "
+    "bleeds or worries you, whatever is estimated here."
+)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Hub id, registry name or model folder.", show_default=False)]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
+Views = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in memory at a time.")]
+Layout = Annotated[str | None, typer.Option("--source", help="Layout of the data, to take labels along: ham10000, folders, …")]
+
+
+def _load(name: str, revision: str | None, registry: Path | None, device: str = "cpu", threads: int | None = None) -> Predictor:
+    import torch
+
+    from lesion_hub.inference import from_pretrained
+
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads {threads} is too few; give 1 or more")
+        torch.set_num_threads(threads)
+    return from_pretrained(name, revision=revision, registry=registry, device=device)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    model: Model,
+    revision: Revision = None,
+    explain: Annotated[str | None, typer.Option("--explain", help="Heat map: gradcam, hirescam, occlusion, …")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Label the map is about; default: the most probable.")] = None,
+    overlay: Annotated[Path | None, typer.Option("--overlay", help="Folder for the images under their heat maps.")] = None,
+    case: Annotated[bool, typer.Option("--case", help="The images show one lesion: give one answer.")] = False,
+    top: Annotated[int, typer.Option("--top", help="Labels to show.")] = 3,
+    tta: Views = 1,
+    device: Device = "cpu",
+    threads: Threads = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Say what a model sees in images.
+
+    Example: `lesion-hub predict mole.jpg --model ham10000-trio --explain gradcam --overlay out/`
+    """
+    if overlay is not None:
+        explain = explain or "gradcam"
+    predictor = _load(model, revision, registry, device, threads)
+    options: dict[str, Any] = {"explain": explain, "target": target, "tta": tta, "top": top}
+    if case:
+        whole = predictor.predict_case(images, **options)
+        written = [_write_overlay(overlay, path, one) for path, one in zip(images, whole.images, strict=True)]
+        _show({"images": [str(path) for path in images], **whole.to_dict(), "overlays": written}, json_)
+        return
+    shown = []
+    with progress_bar("predicting") as progress:
+        for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
+            shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+    if json_:
+        print_json({"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown})
+        return
+    for facts in shown:
+        _show(facts, False, notice=False)
+    typer.echo(NOTICE, err=True)
+
+
+def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
+    if folder is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{image.stem}_heat.png"
+    prediction.overlay().save(target)
+    return str(target)
+
+
+def _show(facts: dict[str, Any], json_: bool, notice: bool = True) -> None:
+    if json_:
+        print_json({**facts, "notice": NOTICE})
+        return
+    malignancy, apart = facts["malignancy"], facts["disagreement"]
+    print_facts(
+        {
+            "image": facts.get("image") or facts.get("images"),
+            "most probable": ", ".join(f"{row['label']} {row['probability']:.1%}" for row in facts["top"]),
+            "malignant": None if malignancy is None else f"{malignancy:.1%}",
+            "reaches": ", ".join(name for name, reached in facts["decisions"].items() if reached) or None,
+            "disagreement": None if apart is None else f"{apart:.2f} of 1",
+            "doubts": ", ".join((facts["quality"] or {}).get("flags", ())),
+            "overlay": facts.get("overlay") or [path for path in facts.get("overlays", ()) if path],
+        }
+    )
+    typer.echo("")
+    if notice:
+        typer.echo(NOTICE, err=True)
+
+
+def score(
+    data: Annotated[str, typer.Argument(help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)],
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the Parquet shards; continued where it stands.")],
+    revision: Revision = None,
+    source: Layout = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub data set as a stream.")] = False,
+    batch_size: BatchSize = 32,
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Rows in a shard.")] = 1024,
+    tta: Views = 1,
+    device: Device = "cpu",
+    threads: Threads = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Score any number of images into Parquet shards. Run again after an interruption, it goes on where it stood.
+
+    For several processes: `accelerate launch -m lesion_hub.score DATA --model M --out DIR`.
+
+    Example: `lesion-hub score images/ --model ham10000-trio --out scores/`
+    """
+    from lesion_hub.config import validated
+    from lesion_hub.inference.bulk import ScoreOptions
+    from lesion_hub.inference.bulk import score as score_rows
+    from lesion_hub.inference.rows import rows_of
+
+    sizes = {"batch_size": batch_size, "shard_size": shard_size, "tta": tta}
+    options = validated(ScoreOptions, sizes, "score")
+    rows = rows_of(data, source=source, streaming=streaming)
+    predictor = _load(model, revision, registry, device, threads)
+    with progress_bar("scoring") as progress:
+        report = score_rows(predictor, rows, out, options, progress=progress).to_dict()
+    print_json(report) if json_ else print_facts(report)
+
+
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)],
+    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
+    source: Layout = None,
+    recall_drop: Annotated[float, typer.Option("--recall-drop", help="Most that a class may lose in 8 bits.")] = 0.02,
+    revision: Revision = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Export a model; the file is only kept if it says what the model says.
+
+    Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
+    """
+    from lesion_hub.inference.export import export_onnx, quantize_onnx
+    from lesion_hub.inference.rows import rows_of
+
+    if format_ != "onnx":
+        raise ConfigError(f"format {format_!r} is not known; use onnx")
+    predictor = _load(name, revision, registry)
+    reports = [export_onnx(predictor, out)]
+    if quantize is not None:
+        rows = rows_of(quantize, source=source, labelled=True, space=predictor.space.name)
+        small = out.with_name(f"{out.stem}.int8{out.suffix}")
+        reports.append(quantize_onnx(predictor, out, small, rows, recall_drop=recall_drop))
+    if json_:
+        print_json({"files": [report.to_dict() for report in reports]})
+        return
+    rows_shown = ((r.path, f"{r.bytes / 1e6:.1f} MB", f"{r.difference:.1e}") for r in reports)
+    print_table(("file", "size", "largest difference of a logit"), rows_shown)
+
+
+# ------------------------------------------------------------------------------------------------ ensembles
+
+ensemble = typer.Typer(no_args_is_help=True, help="Make ensembles of published models.")
+
+
+@ensemble.command("create")
+def create(
+    members: Annotated[list[str], typer.Argument(help="Published models, NAME or NAME@v1.0.0.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the ensemble.", show_default=False)],
+    weights: Annotated[str | None, typer.Option("--weights", help="One each, summing to 1: 0.3,0.3,0.4.")] = None,
+    fit: Annotated[str | None, typer.Option("--fit", help="Validation data to fit weights and temperature on.")] = None,
+    source: Layout = None,
+    split: Annotated[str | None, typer.Option("--split", help="Part of --fit's data: val.")] = None,
+    combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
+    space: Annotated[str | None, typer.Option("--space", help="Label space; default: the finest that all share.")] = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Combine published models into one, with given or fitted weights. Without either they weigh the same.
+
+    Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
+    """
+    from lesion_hub.config import EnsembleConfig
+    from lesion_hub.inference.ensemble import create_ensemble, pin_member
+
+    if combine not in ("probabilities", "logits"):
+        raise ConfigError(f"combine {combine!r} is not known; use probabilities or logits")
+    pinned = [pin_member(name, registry=registry) for name in members]
+    fitted, points = (None, {}) if fit is None else _fitted(pinned, fit, source, split, combine, space)
+    made: EnsembleConfig = create_ensemble(
+        out,
+        pinned,
+        weights=_numbers(weights),
+        fit=fitted,
+        combine="logits" if combine == "logits" else "probabilities",
+        space=space,
+        operating_points=points,
+    )
+    facts: dict[str, Any] = {
+        "folder": str(out),
+        "label space": made.label_space,
+        "members": {f"{m.name}@{m.revision}": w for m, w in zip(made.members, made.weights, strict=True)},
+        "temperature": made.temperature,
+        "operating points": {name: point.threshold for name, point in made.operating_points.items()},
+        "fit": fitted.to_dict() if fitted else None,
+    }
+    print_json(facts) if json_ else print_facts(facts)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"weights {text!r} are no numbers; for example --weights 0.3,0.3,0.4") from None
+
+
+def _fitted(
+    pinned: list[Any], data: str, source: str | None, split: str | None, combine: str, space: str | None
+) -> tuple[Fit, dict[str, OperatingPoint]]:
+    """Weights and temperature from validation data, and operating points chosen on the same."""
+    from lesion_hub.evaluation.operating_points import choose
+    from lesion_hub.inference.fitting import fit_ensemble
+    from lesion_hub.inference.rows import rows_of
+    from lesion_hub.taxonomy import finest_common, label_space
+
+    common = label_space(space) if space else finest_common([member.config.space for member in pinned])
+    rows = rows_of(data, source=source, labelled=True, space=common.name, split=split)
+    loaded = [member.load() for member in pinned]
+    with progress_bar("scoring the validation data") as progress:
+        fit = fit_ensemble(
+            loaded, rows, space=common, combine="logits" if combine == "logits" else "probabilities", progress=progress
+        )
+    if not common.maps_to("binary"):
+        return fit, {}
+    binary = common.map_to("binary")
+    column = binary.target.index("malignant")
+    known = binary.labels(fit.labels) >= 0
+    return fit, choose(binary.probabilities(fit.probabilities)[known, column], binary.labels(fit.labels)[known] == column)
+
+
+# ------------------------------------------------------------------------------------------------ attribution
+
+attribution = typer.Typer(no_args_is_help=True, help="Heat maps: the methods, and whether they can be believed.")
+
+
+@attribution.command("methods")
+def methods(json_: Json = False) -> None:
+    """List the methods, what each costs and when to use it.
+
+    Example: `lesion-hub attribution methods`
+    """
+    from lesion_hub.inference.attribution import METHODS
+
+    columns = ("name", "title", "cost", "resolution", "use")
+    rows = [{column: getattr(method, column) for column in columns} for method in METHODS.values()]
+    print_json({"methods": rows}) if json_ else print_table(columns, (tuple(row.values()) for row in rows))
+
+
+@attribution.command("check")
+def check(
+    name: Name,
+    data: Annotated[Path, typer.Option("--data", help="Folder of images, masks/ in it where there are any.")],
+    method: Annotated[list[str] | None, typer.Option("--method", help="Method to check; repeatable.")] = None,
+    images: Annotated[int, typer.Option("--images", help="Images to check on, drawn at random.")] = 32,
+    stages: Annotated[int, typer.Option("--stages", help="Steps of the randomisation check; 0 leaves it out.")] = 4,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Put the results into the model folder's metrics.json.")] = False,
+    revision: Revision = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    registry: Root = None,
+    json_: Json = False,
+) -> None:
+    """Measure whether heat maps show what the model goes by: insertion, deletion, infidelity, sensitivity, randomisation.
+
+    Example: `lesion-hub attribution check runs/x --data demo/data --method gradcam`
+    """
+    from lesion_hub.config import validated
+    from lesion_hub.inference import faithfulness
+
+    if record and not Path(name).is_dir():
+        raise ConfigError(f"{name}: --record writes into a model folder; pull the model into one first")
+    chosen = {"methods": tuple(method or ("gradcam",)), "stages": stages, "seed": seed}
+    options = validated(faithfulness.CheckOptions, chosen, "attribution check")
+    predictor = _load(name, revision, registry, device, threads)
+    specimens = faithfulness.specimens_of(data, images, seed)
+    with progress_bar("checking") as progress:
+        results = faithfulness.check(predictor, specimens, options, progress)
+    if record:
+        faithfulness.record(Path(name), results)
+    if json_:
+        print_json(results)
+        return
+    measures = tuple(results["measures"])
+    headings = (measure.replace("_", " ") for measure in measures)
+    print_table(("map", *headings), ((row, *_rounded(found, measures)) for row, found in results["maps"].items()))
+    for row, found in results["randomisation"].items():
+        steps = ", ".join(f"{s['randomised']:.0%} {_shown(s['similarity'])}" for s in found)
+        typer.echo(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
+
+
+def _rounded(found: dict[str, float | None], measures: tuple[str, ...]) -> list[str]:
+    return [_shown(found[name]) for name in measures]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (predict, score, export):
+        app.command(rich_help_panel="Use a model")(command)
+    app.add_typer(ensemble, name="ensemble", rich_help_panel="Use a model")
+    app.add_typer(attribution, name="attribution", rich_help_panel="Use a model")

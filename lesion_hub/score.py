@@ -1,0 +1,66 @@
+"""Bulk scoring over processes and machines: ``accelerate launch -m lesion_hub.score DATA --model M --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from lesion_hub.config import validated
+from lesion_hub.errors import LesionHubError
+from lesion_hub.inference import from_pretrained
+from lesion_hub.inference.bulk import Process, ScoreOptions, ScoreReport, score
+from lesion_hub.inference.rows import rows_of
+
+
+def this_process() -> Process:
+    """The place that ``accelerate launch`` and ``torchrun`` give a process. No process group: nothing is exchanged."""
+    return Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def this_device() -> str:
+    """The GPU of this process, or the CPU where there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="lesion_hub.score", description=__doc__)
+    parser.add_argument("data", help="folder, csv or Parquet file, or Hub data set id")
+    parser.add_argument("--model", required=True, help="Hub id, registry name or model folder")
+    parser.add_argument("--out", required=True, help="folder for the Parquet shards; continued where it stands")
+    parser.add_argument("--revision", help="version of the model")
+    parser.add_argument("--registry", help="registry root")
+    parser.add_argument("--source", help="layout of DATA, to score its rows with their labels")
+    parser.add_argument("--streaming", action="store_true", help="read DATA as a stream")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--shard-size", type=int, default=1024)
+    parser.add_argument("--tta", type=int, default=1)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> ScoreReport:
+    """Load the model and score this process's share."""
+    sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size, "tta": options.tta}
+    chosen = validated(ScoreOptions, sizes, "score")
+    source = rows_of(options.data, source=options.source, streaming=options.streaming)
+    model = from_pretrained(options.model, revision=options.revision, registry=options.registry, device=this_device())
+    return score(model, source, options.out, chosen, process=this_process())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line on standard error."""
+    try:
+        report = run(parsed(arguments))
+    except LesionHubError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report.to_dict()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
