@@ -7,7 +7,6 @@ evaluation and a training loop that blends on a GPU batch all draw the very same
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lesion_hub.errors import DataError
+from lesion_hub.taxonomy import nearest
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -63,9 +63,7 @@ def check_severity(severity: int) -> int:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DataError:
     """The error for a ``name`` that is not among ``known``: it names the nearest one."""
-    known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
-    return DataError(f"unknown {kind} {name!r}; did you mean {nearest!r}? (known: {', '.join(known)})")
+    return DataError(f"unknown {kind} {name!r}; {nearest(name, known)}")
 
 
 def artefact_layer(name: str, size: Size, severity: int, seed: int) -> Layer:

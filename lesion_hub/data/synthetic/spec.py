@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lesion_hub.data.artefacts import width_height
 from lesion_hub.data.synthetic.draw import MAX_SIDE, MIN_SIDE
 from lesion_hub.errors import DataError
-from lesion_hub.taxonomy import label_space
+from lesion_hub.taxonomy import label_space, nearest
 
 LAYOUTS = ("ham10000", "isic2019", "splits", "folders")
 CONFOUNDS = ("size", "quality", "border", "name")
@@ -126,5 +125,4 @@ class SampleSpec:
 
 def _check_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        nearest = difflib.get_close_matches(value, known, 1, 0.0)[0]
-        raise DataError(f"unknown {kind} {value!r}; did you mean {nearest!r}? (known: {', '.join(known)})")
+        raise DataError(f"unknown {kind} {value!r}; {nearest(value, known)}")
