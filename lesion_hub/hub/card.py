@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
@@ -72,7 +71,7 @@ def write_card(folder: str | Path, *, name: str | None = None, licence: str | No
 def render(facts: CardFacts) -> str:
     """Fill the template."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters |= {"shown": shown, "interval": interval, "words": words, "number": _number}
+    environment.filters |= {"shown": shown, "interval": interval, "words": words}
     template = environment.from_string(template_path().read_text(encoding="utf-8"))
     front_matter = f"---\n{metadata(facts).to_yaml()}\n---"
     text = template.render(facts=facts, front_matter=front_matter, headlines=HEADLINES)
@@ -140,12 +139,3 @@ def _revision(facts: CardFacts) -> str | None:
         return revisions[0]
     split_hash = facts.training.split_hash if facts.training else None
     return f"split-{split_hash[:12]}" if split_hash else None
-
-
-def _number(value: Any) -> str:
-    """A checked value of any kind: an interval, a number or a word."""
-    if isinstance(value, dict) and "value" in value:
-        return interval(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return shown(value) if isinstance(value, float) else str(value)

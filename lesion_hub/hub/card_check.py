@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -106,24 +107,29 @@ def _wrong_numbers(folder: Path, text: str, expected: str) -> Iterator[str]:
     other one would nearly always fit an edited value. In lines of somebody's own, any value in the files will do.
     """
     written = _body(expected).splitlines()
-    exact, by_shape = set(written), {_shape(line): line for line in written}
+    exact, by_shape = set(written), defaultdict(list)
+    for line in written:
+        by_shape[_shape(line)].append(line)
     own = []
     for line in _body(text).splitlines():
         if line in exact or not _DIGITS.search(line):
             continue
-        original = by_shape.get(_shape(line))
-        if original is None:
+        if _shape(line) not in by_shape:
             own.append(line)
             continue
-        pairs = zip(_DIGITS.findall(line), _DIGITS.findall(original), strict=True)
-        yield from (
-            f"{found} stands where the files say {known} in {line.strip()!r}" for found, known in pairs if found != known
-        )
+        changes = min((_changes(line, original) for original in by_shape[_shape(line)]), key=len)
+        yield from (f"{found} stands where the files say {known} in {line.strip()!r}" for found, known in changes)
     values = _known_values(folder)
     for line in _CODE.sub("", "\n".join(own)).splitlines():
         for match in _NUMBER.finditer(line):
             if not _is_known(match[0], values):
                 yield f"{match[0].strip()} is in none of {', '.join(_FILES[:2])}: {line.strip()!r}"
+
+
+def _changes(line: str, original: str) -> list[tuple[str, str]]:
+    """(number here, number there) wherever two lines of one shape differ."""
+    pairs = zip(_DIGITS.findall(line), _DIGITS.findall(original), strict=True)
+    return [(found, known) for found, known in pairs if found != known]
 
 
 def _body(text: str) -> str:

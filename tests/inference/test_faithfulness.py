@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import DataError, LesionHubError
+from lesion_hub.hub.card import write_card
+from lesion_hub.hub.card_check import check_card
 from lesion_hub.inference.faithfulness import CheckOptions, Specimen, check, record, specimens_of
 from lesion_hub.inference.faithfulness.baselines import BASELINES, edges
 from lesion_hub.inference.faithfulness.curves import deletion_auc, insertion_auc
 from lesion_hub.inference.faithfulness.randomisation import cascade
 from lesion_hub.inference.faithfulness.subject import Subject, as_batch, as_pixels
+from tests.hub.test_card import GOLDEN
 from tests.inference.networks import ensemble, planted, predictor
 
 SMALL = CheckOptions(steps=6, perturbations=4, stages=2)
@@ -96,6 +100,15 @@ def test_results_go_into_metrics_json_beside_what_is_there(tmp_path, checked):
     held = json.loads((tmp_path / "metrics.json").read_text())
     assert held["test"] == {"accuracy": 0.5}
     assert held["attribution"]["images"] == 3
+
+
+def test_recorded_results_stand_in_the_card(tmp_path, checked):
+    folder = shutil.copytree(GOLDEN, tmp_path / "model")
+    record(folder, checked)
+    write_card(folder)
+    check_card(folder)
+    insertion = checked["maps"]["gradcam"]["insertion_auc"]
+    assert f"| gradcam | {insertion:.3f} |" in (folder / "README.md").read_text()
 
 
 def test_an_unknown_method_is_one_line_before_any_work():
