@@ -18,14 +18,18 @@ show lesion-hub data show demo/data
 step "3  Fine-tune a small network (run it again: it resumes)"
 show python training/train.py --recipe demo --data demo/data --out demo/run
 
-step "4  Publish it as a new version of a local registry"
+step "4  Measure it on the part that it never saw, with intervals over lesions; the card takes the numbers"
+show lesion-hub evaluate --model demo/run --data demo/data --record --out demo/evaluation
+
+step "5  Publish it as a new version of a local registry"
 last=$(lesion-hub versions demo-cnn 2>/dev/null | tail -n 1 || true)
-next=$(python -c "import sys; a = sys.argv[1][1:] if len(sys.argv[1]) > 1 else '0.0.0'; x, y, z = a.split('.'); print(f'{int(x) or 1}.{int(y) + 1 if int(x) else 0}.0')" "$last")
-show lesion-hub publish demo/run demo-cnn --version "$next" --notes "Trained by make demo."
+minor=$(printf '%s' "$last" | cut -d. -f2)
+show lesion-hub publish demo/run demo-cnn --version "1.$((${minor:--1} + 1)).0" --notes "Trained by make demo."
 show lesion-hub versions demo-cnn
 
-step "5  Load it by name and predict"
+step "6  Load it by name, predict, and see what the score goes by"
 image=$(find demo/data/HAM10000_images -name '*.jpg' | sort | head -n 1)
-show python examples/predict.py demo-cnn "$image"
+show lesion-hub predict "$image" --model demo-cnn --explain gradcam --overlay demo/overlay
 
-printf '\nThe run is in demo/run (open demo/run/README.md and demo/run/plots), the versions are in demo/registry.\n'
+printf '\nTo look at: demo/evaluation/report.html, demo/run/README.md (the card), demo/run/plots, demo/overlay.\n'
+printf 'The versions are in demo/registry; LESION_HUB_REGISTRY=demo/registry lesion-hub info demo-cnn\n'
