@@ -28,7 +28,7 @@ show lesion-hub publish demo/run demo-cnn --version "1.$((${minor:--1} + 1)).0" 
 show lesion-hub versions demo-cnn
 
 step "6  Load it by name, predict, and see what the score goes by"
-image=$(find demo/data/HAM10000_images -name '*.jpg' | sort | head -n 1)
+image=$(find demo/data/HAM10000_images -name '*.jpg' | sort | sed -n 1p)
 show lesion-hub predict "$image" --model demo-cnn --explain gradcam --overlay demo/overlay
 
 printf '\nTo look at: demo/evaluation/report.html, demo/run/README.md (the card), demo/run/plots, demo/overlay.\n'
