@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_hub.data.files import write_whole
 from lesion_hub.data.schema import check
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import LabelSpace, space_from_labels
@@ -55,20 +55,7 @@ class Draw:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the draw as JSON; a file is there whole or not at all."""
-        target = Path(path)
-        text = json.dumps({**self._content(), "hash": self.hash}, indent=1)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-            ) as aside:
-                aside.write(text)
-                aside.flush()
-                os.fsync(aside.fileno())
-            Path(aside.name).replace(target)
-        except OSError as error:
-            why = error.strerror
-            raise DataError(f"{target}: the draw cannot be written ({why}); check space and permissions") from None
+        write_whole(Path(path), json.dumps({**self._content(), "hash": self.hash}, indent=1))
 
     def indices(self, dataset: Dataset) -> NDArray[np.int64]:
         """The rows of ``dataset`` drawn, (labels x per_class,), class by class; for ``dataset.select``.

@@ -23,6 +23,7 @@ from lesion_hub.evaluation.predictions import Predictions
 from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.evaluation.traits import TRAITS
 from lesion_hub.hub.atomic import write_text
+from lesion_hub.hub.card import HEADLINES
 from lesion_hub.hub.phrasing import interval, shown, words
 from lesion_hub.version import __version__
 
@@ -30,21 +31,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TEMPLATE = "report.html.jinja"
-HEADLINES = (
-    "balanced_accuracy",
-    "accuracy",
-    "macro_f1",
-    "macro_auroc",
-    "malignancy.auroc",
-    "malignancy.sensitivity_at_90_specificity",
-    "malignancy.sensitivity_at_95_specificity",
-    "malignancy.specificity_at_95_sensitivity",
-    "malignancy.pauc_80",
-    "ece",
-    "classwise_ece",
-    "brier",
-    "nll",
-)
 PER_CLASS = ("sensitivity", "ppv", "specificity", "auroc", "f1")
 _WORST = 12
 _SIDE = 150

@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lesion_hub.data.audit import plots
 from lesion_hub.data.audit.report import AuditReport
+from lesion_hub.data.files import write_whole
 from lesion_hub.data.images import ImageSource, load_rgb
 from lesion_hub.data.scan import image_sources, whole
 from lesion_hub.data.sources import ReadResult
-from lesion_hub.errors import DataError, ImageError
+from lesion_hub.errors import ImageError
 
 _SHOWN = 24
 _THUMB = (120, 120)
@@ -46,16 +47,7 @@ def write_page(report: AuditReport, result: ReadResult, path: str | os.PathLike[
     write_page(audit(result), result, "audit.html")
     """
     target = Path(path)
-    text = render_page(report, result)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error}); make room or name another file") from None
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(target, render_page(report, result))
     return target
 
 

@@ -28,13 +28,13 @@ from lesion_hub.data.cache.layout import (
     plan_cache,
     read_record,
     remove_leftovers,
-    replacing,
     shard_path,
     write_index,
     write_record,
 )
 from lesion_hub.data.cache.reading import ImageCache, open_cache
 from lesion_hub.data.cache.spec import CacheSpec, decode_into
+from lesion_hub.data.files import replacing
 from lesion_hub.data.images import ImageSource
 from lesion_hub.errors import ConfigError, DataError, ImageError
 

@@ -16,15 +16,15 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lesion_hub.data.cache.spec import CacheSpec
+from lesion_hub.data.files import replacing
 from lesion_hub.data.images import ImageSource
 from lesion_hub.errors import ConfigError, DataError
 
@@ -196,30 +196,6 @@ def write_index(directory: Path, plan: CachePlan, records: Sequence[ShardRecord]
 def _write_json(path: Path, values: Any) -> None:
     with replacing(path) as stream:
         stream.write(json.dumps(values, separators=(",", ":")).encode())
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes ``path``, whole and durably, when the block ends well, and else leaves nothing."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_leftovers(directory: Path) -> None:

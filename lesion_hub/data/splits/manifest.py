@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_hub.data.files import write_whole
 from lesion_hub.errors import DataError
 
 if TYPE_CHECKING:
@@ -105,21 +106,10 @@ class SplitManifest:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, one image per line; a file is there whole or not at all."""
-        target = Path(path)
         content = self.to_dict()
         images = ",\n".join(json.dumps(image, separators=(",", ":")) for image in content.pop("images"))
         head = json.dumps(content, indent=1)[:-2]
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(f'{head},\n "images": [\n{images}\n]\n}}\n', encoding="utf-8")
-            aside.replace(target)
-        except OSError as error:
-            raise DataError(
-                f"{target}: cannot be written ({error.strerror or error}); make room or name another file"
-            ) from None
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(Path(path), f'{head},\n "images": [\n{images}\n]\n}}\n')
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
