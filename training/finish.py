@@ -34,6 +34,7 @@ from training.partition import Division
 from training.parts import Part
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.start import Start
 
 STORAGE: StorageType = "float16"
 PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
@@ -54,6 +55,7 @@ def finish(
     classifier: LesionClassifier,
     division: Division,
     history: list[dict[str, Any]],
+    start: Start,
 ) -> Outcome:
     """Write everything that a model folder holds into the run's: ``config.json`` last, but for the card made of it all."""
     validation = division.parts["validation"]
@@ -66,11 +68,11 @@ def finish(
     best = max(history, key=lambda record: record["balanced_accuracy"])
     for name, found in scored.items():
         keep(folder, name, found, results[name])
-    results["training"] = {"epochs": len(history), "best": best, "recipe": published_recipe(recipe)}
+    results["training"] = {"epochs": len(history), "best": best, "recipe": published_recipe(recipe, start)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
     folder.write_json(SPLIT_NAME, split_record(division))
-    training = provenance(recipe, division)
+    training = provenance(recipe, division, start)
     write_model(
         folder.path,
         classifier,
@@ -141,23 +143,22 @@ def split_record(division: Division) -> dict[str, Any]:
     return {**division.manifest.describe(), **describe_parts(records)}
 
 
-def published_recipe(recipe: Recipe) -> dict[str, Any]:
+def published_recipe(recipe: Recipe, start: Start) -> dict[str, Any]:
     """The recipe as ``metrics.json`` tells it; where a file of weights lies is nobody's business, so it goes by its name."""
     told = recipe.model_dump(mode="json")
     if isinstance(told["model"]["pretrained"], str):
-        told["model"]["pretrained"] = Path(told["model"]["pretrained"]).name
+        told["model"]["pretrained"] = start.base_model if start.published else Path(told["model"]["pretrained"]).name
     return told
 
 
-def provenance(recipe: Recipe, division: Division) -> Training:
-    """Where the weights come from."""
-    pretrained = recipe.model.pretrained is not False
+def provenance(recipe: Recipe, division: Division, start: Start) -> Training:
+    """Where the weights come from; what the start had seen counts, with its licence."""
     return Training(
         recipe=recipe.name,
-        data=division.sources,
+        data=(*division.sources, *start.data),
         split_hash=division.manifest.hash,
         seed=recipe.seed,
-        base_model=f"timm/{recipe.model.backbone}" if pretrained else None,
+        base_model=start.base_model,
         packages={name: version(name) for name in PACKAGES},
     )
 

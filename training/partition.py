@@ -71,6 +71,12 @@ class Division:
         facts = {"name": self.origins[name], "split": name, "selection": self.manifest.method}
         return {**facts, "images": len(part), "groups": len(set(part.groups))}
 
+    def held_out(self) -> Dataset:
+        """The images of the parts that are measured on."""
+        from datasets import concatenate_datasets
+
+        return concatenate_datasets([part.dataset for name, part in self.parts.items() if name != "train"])
+
 
 def read_division(recipe: Recipe, options: LaunchOptions, folder: RunFolder, accelerator: Accelerator) -> Division:
     """Read and divide the recipe's data; split and draw are made by one process, saved in the run's folder and kept."""

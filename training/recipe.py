@@ -144,7 +144,8 @@ class Data(Options):
 
 
 class Model(Options):
-    """The network. ``pretrained`` is true (what timm downloads), false, or the path of a .safetensors file.
+    """The network. ``pretrained`` is true (what timm downloads), false, the path of a .safetensors file, or a published
+    model (``name`` or ``org/name``, with ``@v1.0.0`` to pin it), whose data and licence then follow into the new weights.
 
     ``image_size`` and ``drop_rate`` null keep the backbone's own.
     """

@@ -26,6 +26,7 @@ from training.recipe import Recipe
 from training.reporting import Report
 from training.run_folder import RunFolder
 from training.samplers import Indices, epoch_order
+from training.start import Start, start_of
 
 PICTURED = 4
 
@@ -43,7 +44,9 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
         return folder
     accelerator.init_trackers("lesion-hub", config=flattened(recipe.model_dump(mode="json")))
     division = read_division(recipe, options, folder, accelerator)
-    classifier = build_classifier(recipe, division.space)
+    start = start_of(recipe.model)
+    start.refuse_seen(division.held_out())
+    classifier = build_classifier(recipe, division.space, start)
     if options.find_batch_size and not folder.started:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
@@ -55,15 +58,15 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
         checkpoints = folder.checkpoints(recipe.checkpoints.keep)
         history = Loop(recipe, classifier.network, feed, examiner, accelerator, checkpoints, report).run()
     if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, division, history)
+        outcome = finish(folder, recipe, classifier, division, history, start)
         report.summary(outcome)
     for tracker in accelerator.trackers:
         tracker.finish()
     return folder
 
 
-def build_classifier(recipe: Recipe, space: LabelSpace) -> LesionClassifier:
-    """The recipe's network, its fresh weights a function of the seed."""
+def build_classifier(recipe: Recipe, space: LabelSpace, start: Start) -> LesionClassifier:
+    """The recipe's network with the weights of its start, fresh ones being a function of the seed."""
     torch.manual_seed(recipe.seed)
     model = recipe.model
     return LesionClassifier.create(
@@ -71,7 +74,7 @@ def build_classifier(recipe: Recipe, space: LabelSpace) -> LesionClassifier:
         space,
         head=model.head,
         metadata=model.metadata,
-        pretrained=model.pretrained,
+        pretrained=start.weights,
         image_size=model.image_size,
         crop_pct=model.crop_pct,
         drop_rate=model.drop_rate,

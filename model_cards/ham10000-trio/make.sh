@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# How the shipped models were made: trains the members and the yardstick, measures, publishes, combines, compares.
+# Every step that is done is skipped, so a run that was interrupted goes on where it stopped.
+#
+#   bash model_cards/ham10000-trio/make.sh DATA OUT REGISTRY [WEIGHTS]
+#
+# DATA      folder that holds ham10000/ (HAM10000_metadata.csv and the images)
+# OUT       folder for runs and evaluations
+# REGISTRY  where the versions are published
+# WEIGHTS   folder of ImageNet weights (timm's name + .safetensors); left out, timm downloads them
+# SET       in the environment: further --set options for all runs, say SET="epochs=1 compile=false"
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '5,11s/^# \{0,1\}//p' "$0"; exit 2; }
+data=$1 out=$2 registry=$3 weights=${4:-}
+export LESION_HUB_REGISTRY=$registry
+members=(mobilenetv2 lite0 lite2)
+declare -A backbone=(
+    [mobilenetv2]=mobilenetv2_100 [lite0]=tf_efficientnet_lite0 [lite2]=tf_efficientnet_lite2 [plain]=tf_efficientnet_lite0
+)
+read -ra settings <<<"${SET:-}"
+
+published() { [ -d "$registry/$1/v1.0.0" ]; }
+
+train() {
+    local start=()
+    [ -z "$weights" ] || start=("model.pretrained=$weights/${backbone[$1]}.safetensors")
+    local all=("${start[@]}" "${settings[@]}")
+    python -m training.train --recipe "ham10000_$1" --data "$data" --out "$out/$1" ${all:+--set "${all[@]}"}
+}
+
+measure() { # robustness, heat maps on test images, and the card with all of it
+    lesion-hub evaluate --model "$out/$1" --data "$data/ham10000" --robustness --record --out "$out/evaluation/$1"
+    lesion-hub attribution check "$out/$1" --data "$out/test-images" --method gradcam --images 32 --record
+    lesion-hub card "$out/$1" --name "ham10000-$1"
+    lesion-hub card "$out/$1" --check
+}
+
+test_images() { # the test part as a folder of links: what the heat maps are checked on
+    mkdir -p "$out/test-images"
+    python - "$out/lite0/manifest.json" "$data/ham10000" "$out/test-images" <<'PY'
+import sys
+from pathlib import Path
+from lesion_hub.data.splits import load_manifest
+manifest, images, links = load_manifest(sys.argv[1]), Path(sys.argv[2]).resolve(), Path(sys.argv[3])
+for image in images.rglob("*.jpg"):
+    link = links / image.name
+    if manifest.part_of.get(image.stem) == "test" and not link.exists():
+        link.symlink_to(image)
+PY
+}
+
+for name in "${members[@]}" plain; do
+    train "$name"
+done
+test_images
+for name in "${members[@]}"; do
+    published "ham10000-$name" || {
+        measure "$name"
+        lesion-hub publish "$out/$name" "ham10000-$name" --version 1.0.0 --notes "First release."
+    }
+done
+
+if ! published ham10000-trio; then
+    rm -rf "$out/trio"
+    lesion-hub ensemble create "${members[@]/#/ham10000-}" --weights 0.3,0.3,0.4 --out "$out/trio"
+    lesion-hub calibrate "$out/trio" --data "$data/ham10000"
+    measure trio
+    lesion-hub publish "$out/trio" ham10000-trio --version 1.0.0 --notes "First release."
+fi
+
+for other in plain "${members[@]/#/ham10000-}"; do
+    first=$other
+    [ "$other" != plain ] || first=$out/plain
+    lesion-hub compare "$first" ham10000-trio --data "$data/ham10000" --out "$out/comparison/$other"
+done
