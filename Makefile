@@ -18,7 +18,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## train, publish, load and predict on a synthetic sample set, offline
+demo: $(INSTALLED)  ## fine-tune, measure, publish, explain on a synthetic set, offline; then serve the page (SERVE=0: not)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(INSTALLED)  ## run the tests

@@ -1,49 +1,120 @@
-"""One model folder, four ways to load it: ``python examples/load_from_other_code.py FOLDER IMAGE``.
+"""One model, four ways to run it: ``python examples/load_from_other_code.py [NAME] [--image IMAGE]``.
 
-Ours, timm's and transformers' answers are printed beside each other: they are the same numbers. Networks of our own zoo and
-custom heads are known to timm and transformers once ``lesion_hub.models`` is imported.
+transformers, timm, lesion-hub and onnxruntime answer for one and the same image, from one and the same folder; their answers
+stand beside each other with the largest difference of any logit, and more than 1e-4 is an error. NAME is a registry name, a
+Hub id or a model folder. Networks of our own zoo and custom heads are known to timm and transformers once
+``lesion_hub.models`` is imported. An ensemble has no single network: its members are compared one by one, and lesion-hub
+gives the ensemble's answer. Needs ``pip install 'lesion-hub[onnx]'``, and no network for a model of the registry.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import timm
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import pipeline
 
 import lesion_hub
 import lesion_hub.models
+from lesion_hub.inference.export import export_onnx
+
+DEFAULT_MODEL = "ham10000-lite0"
+DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "spaces" / "lesion-ensemble" / "examples" / "drawn_as_melanoma.jpg"
+TOLERANCE = 1e-4
+
+Logits = NDArray[np.float64]
 
 
-def with_lesion_hub(folder: str, image: Path) -> dict[str, float]:
-    return dict(lesion_hub.from_pretrained(folder).predict(image).probabilities)
+def with_transformers(folder: Path, image: Path, labels: Sequence[str]) -> Logits:
+    """The pipeline that knows nothing of us; its scores are put in the order of ``labels``."""
+    classify = pipeline("image-classification", str(folder))
+    scores = {entry["label"]: entry["score"] for entry in classify(str(image), top_k=len(labels), function_to_apply="none")}
+    return np.array([scores[label] for label in labels])
 
 
-def with_timm(folder: str, image: Path) -> dict[str, float]:
+def with_timm(folder: Path, image: Path) -> Logits:
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
     with torch.inference_mode():
-        logits = network(transform(Image.open(image).convert("RGB"))[None])
-    return dict(zip(network.pretrained_cfg["label_names"], logits.softmax(1)[0].tolist(), strict=True))
+        return network(transform(Image.open(image).convert("RGB"))[None])[0].double().numpy()
 
 
-def with_transformers(folder: str, image: Path) -> dict[str, float]:
-    classify = pipeline("image-classification", folder)
-    return {entry["label"]: entry["score"] for entry in classify(str(image), top_k=100)}
+def with_lesion_hub(model: lesion_hub.Predictor, image: Path) -> Logits:
+    """The logarithm of calibrated probabilities is the logits, but for a constant."""
+    return np.log(list(model.predict(image).probabilities.values()))
 
 
-def main(folder: str, image: Path) -> None:
-    answers = [load(folder, image) for load in (with_lesion_hub, with_timm, with_transformers)]
-    print(f"{'':>10}  lesion_hub    timm  transformers")
-    for label in answers[0]:
-        print(f"{label:>10}  " + "  ".join(f"{answer[label]:8.4f}" for answer in answers))
+def with_onnx(model: lesion_hub.Predictor, image: Path) -> Logits:
+    """The file says itself how an image is to be prepared."""
+    with tempfile.TemporaryDirectory() as scratch:
+        session = onnxruntime.InferenceSession(export_onnx(model, Path(scratch) / "model.onnx").path)
+    facts = session.get_modelmeta().custom_metadata_map
+    transform = create_transform(
+        tuple(json.loads(facts["input_size"])),
+        is_training=False,
+        mean=json.loads(facts["mean"]),
+        std=json.loads(facts["std"]),
+        interpolation=facts["interpolation"],
+        crop_pct=float(facts["crop_pct"]),
+        crop_mode=facts["crop_mode"],
+    )
+    return session.run(["logits"], {"images": transform(Image.open(image).convert("RGB"))[None].numpy()})[0][0].astype(float)
+
+
+def compare(name: str, revision: str | None, registry: Path | None, image: Path) -> float:
+    """Print the four answers as probabilities; returns the largest difference of any logit, each answer's mean taken off."""
+    folder = lesion_hub.pull(name, revision, registry=registry).folder
+    model = lesion_hub.from_pretrained(str(folder))
+    answers = {
+        "transformers": with_transformers(folder, image, model.labels),
+        "timm": with_timm(folder, image),
+        "lesion-hub": with_lesion_hub(model, image),
+        "onnx": with_onnx(model, image),
+    }
+    logits = np.array([answer - answer.mean() for answer in answers.values()])
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    print(f"\n{name}\n{'':>16}" + "".join(f"{way:>14}" for way in answers))
+    for label, row in zip(model.labels, probabilities.T, strict=True):
+        print(f"{label:>16}" + "".join(f"{value:14.6f}" for value in row))
+    difference = float(np.ptp(logits, axis=0).max())
+    print(f"largest difference of a logit: {difference:.1e}")
+    return difference
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """0 where all ways agree, else 1."""
+    found = lesion_hub.pull(arguments.name, registry=arguments.registry)
+    ensemble = found.folder / "ensemble.json"
+    if not ensemble.is_file():
+        return int(compare(arguments.name, None, arguments.registry, arguments.image) > TOLERANCE)
+    members = [(member["name"], member["revision"]) for member in json.loads(ensemble.read_text())["members"]]
+    worst = max(compare(*member, arguments.registry, arguments.image) for member in members)
+    whole = lesion_hub.from_pretrained(arguments.name, registry=arguments.registry).predict(arguments.image)
+    print(f"\n{arguments.name}: " + ", ".join(f"{label} {value:.6f}" for label, value in whole.probabilities.items()))
+    return int(worst > TOLERANCE)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", default=DEFAULT_MODEL, help="registry name, Hub id or folder; an ensemble too")
+    parser.add_argument("--image", type=Path, default=DEFAULT_IMAGE)
+    parser.add_argument("--registry", type=Path, help="registry root (default: the packaged one)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    main(sys.argv[1], Path(sys.argv[2]))
+    try:
+        sys.exit(main(parsed()))
+    except lesion_hub.LesionHubError as error:
+        sys.exit(f"error: {error}")

@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lesion_hub"
 
-FLOOR = {"errors", "version", "taxonomy", "config"}
+FLOOR = {"errors", "version", "defaults", "taxonomy", "config"}
 ALLOWED = {
     "errors": set(),
     "version": set(),
+    "defaults": set(),
     "taxonomy": {"errors"},
     "config": {"errors", "taxonomy"},
     "data": FLOOR,

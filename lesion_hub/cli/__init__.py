@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli import data, evaluate, models, predict
+from lesion_hub.cli import app as serving
+from lesion_hub.cli import data, evaluate, models, predict, space
 from lesion_hub.errors import LesionHubError
 from lesion_hub.version import __version__
 
@@ -25,6 +26,8 @@ app.add_typer(data.app, name="data")
 models.add_to(app)
 predict.add_to(app)
 evaluate.add_to(app)
+serving.add_to(app)
+space.add_to(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from lesion_hub.cli.models import Name, Revision, Root
 from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
+from lesion_hub.defaults import DEFAULT_MODEL
 from lesion_hub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ NOTICE = (
     "bleeds or worries you, whatever is estimated here."
 )
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Hub id, registry name or model folder.", show_default=False)]
+Model = Annotated[str, typer.Option("--model", "-m", help="Hub id, registry name or model folder.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
 Views = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]
@@ -43,7 +44,7 @@ def _load(name: str, revision: str | None, registry: Path | None, device: str = 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     explain: Annotated[str | None, typer.Option("--explain", help="Heat map: gradcam, hirescam, occlusion, …")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Label the map is about; default: the most probable.")] = None,
@@ -58,7 +59,7 @@ def predict(
 ) -> None:
     """Say what a model sees in images.
 
-    Example: `lesion-hub predict mole.jpg --model ham10000-trio --explain gradcam --overlay out/`
+    Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
     if overlay is not None:
         explain = explain or "gradcam"
@@ -113,8 +114,8 @@ def _show(facts: dict[str, Any], json_: bool, notice: bool = True) -> None:
 
 def score(
     data: Annotated[str, typer.Argument(help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)],
-    model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the Parquet shards; continued where it stands.")],
+    model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     source: Layout = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub data set as a stream.")] = False,

@@ -10,16 +10,14 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, GitCommit
 from huggingface_hub.hf_api import RepoFile
 
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.cache import fetch_intact, git_blob_id
-from lesion_hub.hub.layout import CHANGELOG_NAME, sha256_of
+from lesion_hub.hub.cache import fetch_intact
+from lesion_hub.hub.content import KEPT, Content, files_at, same_files
+from lesion_hub.hub.layout import CHANGELOG_NAME
 from lesion_hub.hub.patience import patiently, status_of
 from lesion_hub.hub.release import Release
 
 IN_FLIGHT_SECONDS = 60.0
 """How long an untagged release commit may be somebody's publish that is still running."""
-_KEPT = frozenset({".gitattributes"})
-
-Content = dict[str, "Path | bytes"]
 
 
 class ReleaseUpload:
@@ -65,7 +63,7 @@ class ReleaseUpload:
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path, data if isinstance(data, bytes) else str(data)) for path, data in content.items()
         ]
-        operations += [CommitOperationDelete(path) for path in there if path not in content and path not in _KEPT]
+        operations += [CommitOperationDelete(path) for path in there if path not in content and path not in KEPT]
         try:
             answer = self.api.create_commit(
                 self.repo_id,
@@ -82,7 +80,7 @@ class ReleaseUpload:
     def _left_behind(self, history: list[GitCommitInfo]) -> str | None:
         """The commit among ``history`` that already holds exactly this release."""
         for commit in self._of_this_version(history):
-            if _same(self._content_on(commit.commit_id), self._files_at(commit.commit_id)):
+            if same_files(self._content_on(commit.commit_id), self._files_at(commit.commit_id)):
                 return commit.commit_id
         return None
 
@@ -131,8 +129,7 @@ class ReleaseUpload:
     # -------------------------------------------------------------------------------------------- what is there
 
     def _files_at(self, commit: str) -> dict[str, RepoFile]:
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit)
-        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+        return files_at(self.api, self.repo_id, commit)
 
     def _content_on(self, commit: str) -> Content:
         """The files of the release, its changelog written on top of that of ``commit``."""
@@ -146,19 +143,6 @@ class ReleaseUpload:
             lambda: Path(hf_hub_download(self.repo_id, CHANGELOG_NAME, revision=commit, token=self.api.token)), self.repo_id
         )
         return path.read_text(encoding="utf-8")
-
-
-def _same(content: Content, files: dict[str, RepoFile]) -> bool:
-    """Whether the repo holds exactly this content, by git blob id or LFS sha256."""
-    if set(content) != set(files) - _KEPT:
-        return False
-    return all(_same_file(data, files[path]) for path, data in content.items())
-
-
-def _same_file(data: Path | bytes, entry: RepoFile) -> bool:
-    if entry.lfs is not None:
-        return isinstance(data, Path) and entry.lfs.sha256 == sha256_of(data)
-    return entry.blob_id == git_blob_id(data if isinstance(data, bytes) else data.read_bytes())
 
 
 def _age(commit: GitCommitInfo) -> float:

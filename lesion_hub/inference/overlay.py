@@ -23,10 +23,25 @@ def draw_overlay(image: Image.Image, heat: NDArray[np.float32], opacity: float =
         raise ConfigError(f"opacity {opacity} is not in 0..1")
     if heat.shape != (image.height, image.width):
         raise ConfigError(f"the heat map is {heat.shape}, the image {(image.height, image.width)}; they must be of one size")
-    colour = _palette()[np.clip(heat * 255, 0, 255).astype(np.uint8)]
-    share = (opacity * np.sqrt(np.clip(heat, 0, 1)))[..., None]
+    colour, strength = _colours(heat)
+    share = opacity * strength[..., None]
     mixed = np.asarray(image, dtype=np.float32) * (1 - share) + colour * share
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def heat_layer(heat: NDArray[np.float32]) -> Image.Image:
+    """The (H, W) heat in [0, 1] as an RGBA image; laid over its picture at some opacity, it gives ``draw_overlay``'s.
+
+    >>> heat_layer(np.zeros((3, 4), np.float32)).getpixel((0, 0))[3]
+    0
+    """
+    colour, strength = _colours(heat)
+    return Image.fromarray(np.rint(np.dstack([colour, 255 * strength])).astype(np.uint8), "RGBA")
+
+
+def _colours(heat: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(H, W, 3) colours in 0..255 and (H, W) how strongly they cover the picture, in [0, 1]."""
+    return _palette()[np.clip(heat * 255, 0, 255).astype(np.uint8)], np.sqrt(np.clip(heat, 0, 1))
 
 
 @cache

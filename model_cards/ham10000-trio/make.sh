@@ -8,10 +8,11 @@
 # OUT       folder for runs and evaluations
 # REGISTRY  where the versions are published
 # WEIGHTS   folder of ImageNet weights (timm's name + .safetensors); left out, timm downloads them
-# SET       in the environment: further --set options for all runs, say SET="epochs=1 compile=false"
+# In the environment: SET, further --set options for all runs, say SET="epochs=1 compile=false"; RECORDS, where the split and the
+# yardstick's numbers go (OUT/records).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '5,11s/^# \{0,1\}//p' "$0"; exit 2; }
-data=$1 out=$2 registry=$3 weights=${4:-}
+[ $# -ge 3 ] || { sed -n '5,12s/^# \{0,1\}//p' "$0"; exit 2; }
+data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records}
 export LESION_HUB_REGISTRY=$registry
 members=(mobilenetv2 lite0 lite2)
 declare -A backbone=(
@@ -69,7 +70,13 @@ if ! published ham10000-trio; then
 fi
 
 for other in plain "${members[@]/#/ham10000-}"; do
-    first=$other
-    [ "$other" != plain ] || first=$out/plain
-    lesion-hub compare "$first" ham10000-trio --data "$data/ham10000" --out "$out/comparison/$other"
+    second=$other
+    [ "$other" != plain ] || second=$out/plain
+    lesion-hub compare ham10000-trio "$second" --data "$data/ham10000" --out "$out/comparison/$other"
 done
+
+# What stays on record beside the published versions: the split, the yardstick's numbers, the comparison with it.
+mkdir -p "$records"
+cp "$out/lite0/manifest.json" "$records/manifest.json"
+cp "$out/plain/metrics.json" "$records/plain.json"
+cp "$out/comparison/plain/comparison.json" "$records/comparison_with_plain.json"

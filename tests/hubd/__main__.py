@@ -73,6 +73,7 @@ def route_api(call: Call, parts: list[str]) -> Any:
         ("POST", "preupload"): lambda: writing.preupload(call, revision),
         ("POST", "commit"): lambda: writing.commit(call, revision),
         ("POST", "tag"): lambda: writing.create_tag(call, revision),
+        ("POST", "hardware"): lambda: writing.request_hardware(call),
     }
     if (call.method, what) not in verbs:
         raise Refusal(404, f"hubd does not know {call.method} /{'/'.join(call.segments)}")

@@ -42,6 +42,7 @@ def repo_info(call: Call, revision: str = "main") -> dict[str, Any]:
     }
     if call.kind == "space":
         answer |= {"sdk": card.get("sdk") or call.meta["sdk"], "subdomain": call.repo_id.replace("/", "-")}
+        answer |= {"runtime": call.meta["runtime"]} if "runtime" in call.meta else {}
     return answer
 
 

@@ -163,3 +163,12 @@ def create_tag(call: Call, revision: str) -> Reply:
     except GitError:
         raise Refusal(409, f"Tag reference exists already: {tag}") from None
     return Reply({"success": True})
+
+
+def request_hardware(call: Call) -> dict[str, Any]:
+    """The runtime of a space, which here only ever takes note of what it shall run on."""
+    if call.kind != "space":
+        raise Refusal(404, "only a space runs on hardware")
+    runtime = {"stage": "BUILDING", "hardware": {"current": None, "requested": call.json()["flavor"]}}
+    (call.path / "hubd.json").write_text(json.dumps({**call.meta, "runtime": runtime}))
+    return runtime

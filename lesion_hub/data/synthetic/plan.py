@@ -115,8 +115,8 @@ def _planned(spec: SampleSpec, index: int, lesion: _Lesion, view: int) -> Planne
     diagnosis = str(growth.choice(list(mixture), p=weights / weights.sum()))
     lesion_seed = int(growth.integers(2**62))
     return PlannedImage(
-        image_id=f"ISIC_{scattered(spec.seed, index):07d}",
-        lesion_id=f"HAM_{scattered(spec.seed + 1, lesion.number):07d}",
+        image_id=f"ISIC_{scattered(spec.seed, index):d}",
+        lesion_id=f"HAM_{scattered(spec.seed + 1, lesion.number):d}",
         lesion_seed=lesion_seed,
         view=view,
         diagnosis=diagnosis,
@@ -130,6 +130,9 @@ def _planned(spec: SampleSpec, index: int, lesion: _Lesion, view: int) -> Planne
 
 
 def scattered(seed: int, index: int) -> int:
-    """A number of up to seven digits for ``index``: all different, in no order that a label could follow."""
+    """A number of eight digits for ``index``: all different, in no order that a label could follow.
+
+    Real archives number with seven, so that a drawn lesion is never taken for an image that a model was trained on.
+    """
     # The multiplier has no factor in common with 10**7, which makes this a permutation.
-    return (index * 4142137 + seed * 7368787 + 2718281) % 10**7
+    return 10**7 + (index * 4142137 + seed * 7368787 + 2718281) % 10**7

@@ -24,14 +24,14 @@ _LEAKED_VIEW = 100
 _SOURCE_LOYALTY = 0.9
 
 _NAMES = (
-    "ISIC_{:07d}",
-    "IMG_{:07d}",
-    "derm{:07d}",
-    "PH-{:07d}",
+    "ISIC_{:d}",
+    "IMG_{:d}",
+    "derm{:d}",
+    "PH-{:d}",
     "case_{:07d}a",
-    "DSC{:07d}",
+    "DSC{:d}",
     "pat{:07d}-1",
-    "scan_{:07d}",
+    "scan_{:d}",
 )
 _BORDERS = (
     (0, 0, 0),
@@ -154,7 +154,7 @@ def _leaks(spec: SampleSpec, originals: list[PlannedImage], sources: dict[str, S
         leaks.append(
             replace(
                 leak,
-                lesion_id=f"HAM_{scattered(spec.seed + 1, _FIRST_LEAK + number):07d}",
+                lesion_id=f"HAM_{scattered(spec.seed + 1, _FIRST_LEAK + number):d}",
                 split="test" if original.split == "train" else "train",
                 view=_LEAKED_VIEW + number if kind == "view" else original.view,
             )
@@ -163,7 +163,7 @@ def _leaks(spec: SampleSpec, originals: list[PlannedImage], sources: dict[str, S
 
 
 def _copy(spec: SampleSpec, original: PlannedImage, kind: str, number: int, sources: dict[str, Source]) -> PlannedImage:
-    named = replace(original, image_id=f"ISIC_{scattered(spec.seed, number):07d}")
+    named = replace(original, image_id=f"ISIC_{scattered(spec.seed, number):d}")
     source = sources.get(original.source) if original.source else None
     return replace(_as_of(named, source), copy_of=original.image_id, copy_kind=kind)
 

@@ -1,0 +1,53 @@
+"""What the page serves, and how much it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from lesion_hub.config import Options, validated
+from lesion_hub.defaults import DEFAULT_MODEL
+
+MEGABYTE = 1_000_000
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class AppOptions(Options):
+    """Models by registry name, Hub id or folder, the first being the default; and the limits of a request.
+
+    ``revision`` pins the first model (and every one that has no ``@revision`` of its own). ``max_bytes`` and ``max_pixels``
+    are of one image, ``max_batch_bytes`` of all images of a request. ``concurrency`` is how many model calls run at once,
+    ``queue_size`` how many requests may wait for that; the next one is told that the page is busy. ``keep_seconds`` is how
+    long a file that nobody takes stays in memory. ``examples`` is a folder of images to try; without it some are drawn.
+
+    >>> AppOptions(models=("ham10000-trio",), max_files=10).max_files
+    10
+    """
+
+    models: tuple[str, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
+    revision: str | None = None
+    registry: Path | None = None
+    device: str | None = None
+    examples: Path | None = None
+    max_bytes: Count = 20 * MEGABYTE
+    max_pixels: Count = 50_000_000
+    max_files: Count = 50
+    max_batch_bytes: Count = 200 * MEGABYTE
+    concurrency: Annotated[int, Field(ge=1, le=8)] = 1
+    queue_size: Count = 32
+    keep_seconds: Annotated[float, Field(gt=0)] = 120.0
+    display_side: Annotated[int, Field(ge=64, le=4096)] = 896
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """A single name is a list of one."""
+        return (value,) if isinstance(value, str) else value
+
+    @classmethod
+    def of(cls, **options: Any) -> AppOptions:
+        """Options that leave out what is None; a mistake is one line."""
+        return validated(cls, {name: value for name, value in options.items() if value is not None}, "serve")

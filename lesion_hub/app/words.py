@@ -1,0 +1,105 @@
+"""What the page says. A model estimates: nothing here tells anybody that a lesion needs no doctor."""
+
+from __future__ import annotations
+
+from lesion_hub.config import OperatingPoint
+from lesion_hub.hub.wording import DISCLAIMER
+from lesion_hub.inference.quality import FLAGS
+
+TITLE = "Skin lesion classifier"
+SUBTITLE = "A research demo. It shows what a model estimates from one image, how sure it is, and where it looks."
+NOTICE = (
+    f"{DISCLAIMER}. For research and education only. The estimate is not a diagnosis. "
+    "See a doctor about any lesion that is new, changes, bleeds or worries you, whatever is estimated here."
+)
+OUR_FAULT = "Something went wrong on our side. The error has been logged without your image; please try again."
+BEFORE = "Choose an image and press Analyse; the estimate appears here."
+CANCELLED = "Cancelled. The rows below are those that were done."
+PRIVACY = "Your image is held in memory while it is analysed, and is then gone. It is never written to a disk."
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+ADVICE = {
+    "tiny": "Use a larger image.",
+    "blurred": "Take a sharper picture.",
+    "dark": "Take it in better light.",
+    "bright": "Take it with less light or less flash.",
+    "low_contrast": "Check that the lesion is in the picture.",
+    "not_skin_like": "The estimate means nothing for pictures of other things.",
+}
+NOT_DERMOSCOPY = "This does not look like a dermoscopic image of skin"
+
+HEAT_MEANS = (
+    "Red and yellow mark the regions that raised the model's score for the label; blue ones mattered less, "
+    "and uncoloured ones hardly or not at all."
+)
+HEAT_DOES_NOT_MEAN = (
+    "The colours do not outline the lesion, do not mark a diseased area, and do not show whether the estimate is right. "
+    "Each map is scaled to its own maximum, so the colours of two maps cannot be compared."
+)
+NO_HEAT = "Nothing in this image raised the score for this label, so the map is empty."
+NO_METADATA = "This model looks at the image alone: age, sex and site are not used."
+METADATA = "Optional. The model was trained to take them into account."
+ABSTAINS = "The labels of this model say nothing about malignancy."
+NO_POINTS = "No operating point is stored with this model: the score has no threshold to be compared with."
+
+
+def percent(value: float) -> str:
+    r"""A probability as it is shown; the ends are never claimed.
+
+    >>> percent(0.123), percent(0.9999), percent(0.0001)
+    ('12\xa0%', '>\xa099\xa0%', '<\xa01\xa0%')
+    """
+    sign = ">" if value > 0.99 else "<" if value < 0.01 else ""
+    shown = f"{sign} {min(max(value, 0.01), 0.99):.0%}".strip()
+    return shown.replace("%", " %").replace(" ", _NO_BREAK)
+
+
+def share(value: float) -> str:
+    r"""A share of one as a percentage, with no more digits than it needs.
+
+    >>> share(0.95), share(0.1234)
+    ('95\xa0%', '12.3\xa0%')
+    """
+    return f"{100 * value:.3g}{_NO_BREAK}%"
+
+
+def decision(point: OperatingPoint, malignancy: float) -> str:
+    """Where the score lies on an operating point, and what that does not mean."""
+    threshold = share(point.threshold)
+    if malignancy >= point.threshold:
+        return f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen(point)}"
+    return f"Below the threshold of {threshold}. That does not rule anything out. {chosen(point)}"
+
+
+def chosen(point: OperatingPoint) -> str:
+    """How a threshold was chosen."""
+    what = "malignant lesions reach it" if point.metric == "sensitivity" else "other lesions stay below it"
+    return f"Chosen on {point.chosen_on} images so that {share(point.target)} of the {what}."
+
+
+def point_title(point: OperatingPoint) -> str:
+    r"""An operating point's name for people.
+
+    >>> point_title(OperatingPoint(threshold=0.2, metric="sensitivity", target=0.9))
+    '90\xa0% sensitivity'
+    """
+    return f"{share(point.target)} {point.metric}"
+
+
+def disagreement(value: float | None) -> str:
+    """How far apart the members are, in words; the number in [0, 1] stands beside it."""
+    if value is None:
+        return "A single model: there are no other members to compare it with."
+    if value < 0.1:
+        return "The members say nearly the same."
+    if value < 0.3:
+        return "The members differ somewhat: look at each one's own view."
+    return "The members contradict each other: take the combined estimate with great caution."
+
+
+def warning(flag: str) -> tuple[str, str]:
+    """(what is wrong, what to do) for a quality flag."""
+    if flag == "not_skin_like":
+        return f"{NOT_DERMOSCOPY}: {FLAGS[flag]}.", ADVICE[flag]
+    return f"{FLAGS[flag][0].upper()}{FLAGS[flag][1:]}.", ADVICE[flag]

@@ -1,0 +1,300 @@
+"""A Space on the Hub: the packaged folder with pinned models, one commit for everything, nothing of anybody else's lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+
+import lesion_hub
+from lesion_hub.hub import store
+from lesion_hub.hub.space import packaged_space
+from lesion_hub.hub.space_upload import publish_space
+from tests.cli.runner import object_of, run
+from tests.hub.publishable import refused, write_ensemble, write_folder
+
+PLACE = packaged_space()
+
+
+def release(folder, name, version="1.0.0", registry=None, **options):
+    store.publish(folder, name, version=version, notes=f"Notes of {version}.", registry=registry, **options)
+    return f"{name}@v{version}"
+
+
+@pytest.fixture(scope="module")
+def published(hub_process, tmp_path_factory):
+    """A version of a repo that has a higher one too; they never change, so all tests share them."""
+    hub_process.start()
+    for version, seed in (("1.0.0", 1), ("1.1.0", 2)):
+        folder = write_folder(tmp_path_factory.mktemp("models") / version, seed, plots=("roc.png",))
+        release(folder, "user/shared", version, token="hf_test")
+    return "user/shared@v1.0.0"
+
+
+@pytest.fixture
+def model(hub, published):
+    return published
+
+
+@pytest.fixture
+def space(hub, repo_id):
+    return repo_id.replace("model", "space")
+
+
+class Pushed:
+    """What stands in a Space."""
+
+    def __init__(self, hub, name):
+        self.hub, self.name = hub, name
+
+    def text(self, path):
+        return self.hub.git(self.name, "show", f"main:{path}", kind="space")
+
+    @property
+    def files(self):
+        return set(self.hub.git(self.name, "ls-tree", "-r", "--name-only", "main", kind="space").split()) - {".gitattributes"}
+
+    @property
+    def commits(self):
+        return len(self.hub.git(self.name, "log", "--format=%H", "main", kind="space").split()) - 1
+
+    @property
+    def card(self):
+        return yaml.safe_load(self.text("README.md").split("---\n")[1])
+
+    @property
+    def models(self):
+        return json.loads(self.text("models.json"))
+
+
+def packaged_files():
+    return {
+        path.relative_to(PLACE).as_posix() for path in PLACE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_one_commit_holds_the_packaged_folder_and_the_pinned_model(hub, model, space):
+    done = publish_space(space, [model])
+    pushed, name = Pushed(hub, space), model.split("@")[0]
+    assert (pushed.files, pushed.commits) == (packaged_files(), 1)
+    assert pushed.models == list(done.models) == [model]
+    assert pushed.text("app.py") == (PLACE / "app.py").read_text()
+    assert pushed.card["models"] == [name]
+    assert done.location == f"{hub.endpoint}/spaces/{space}"
+    assert done.changed
+    assert not done.needs_token
+
+
+def test_the_front_matter_keeps_the_rest_and_preloads_the_pinned_commit(hub, model, space):
+    publish_space(space, [model])
+    card, ours = Pushed(hub, space).card, yaml.safe_load((PLACE / "README.md").read_text().split("---\n")[1])
+    changed = {"models", "preload_from_hub"}
+    assert {k: v for k, v in card.items() if k not in changed} == {k: v for k, v in ours.items() if k not in changed}
+    name, files, commit = card["preload_from_hub"][0].split()
+    assert name == model.split("@")[0]
+    assert commit == hub.git(name, "rev-parse", "v1.0.0^{commit}").strip()
+    assert set(files.split(",")) == hub.files(name, "v1.0.0")
+
+
+def test_what_is_preloaded_is_all_that_the_model_needs(hub, model, space, fresh_cache):
+    publish_space(space, [model])
+    name, files, commit = Pushed(hub, space).card["preload_from_hub"][0].split()
+    fresh_cache()
+    snapshot_download(name, revision=commit, allow_patterns=files.split(","))
+    hub.clear_log()
+    lesion_hub.from_pretrained(name, revision="v1.0.0")
+    assert not [entry for entry in hub.log() if "/resolve/" in entry["request"] and "GET" in entry["request"]]
+
+
+def test_a_model_without_a_version_is_pinned_to_its_highest(hub, model, space):
+    name = model.split("@")[0]
+    assert publish_space(space, [name]).models == (f"{name}@v1.1.0",)
+    assert Pushed(hub, space).models == [f"{name}@v1.1.0"]
+
+
+def test_a_second_run_changes_nothing_and_another_model_is_a_second_commit(hub, model, space):
+    first = publish_space(space, [model])
+    again = publish_space(space, [model])
+    assert (again.commit, again.changed) == (first.commit, False)
+    other = publish_space(space, [model.replace("1.0.0", "1.1.0")])
+    assert other.changed
+    assert Pushed(hub, space).commits == 2
+    assert Pushed(hub, space).models == [model.replace("1.0.0", "1.1.0")]
+
+
+def test_a_model_named_twice_is_there_once(hub, model, space):
+    assert publish_space(space, [model, model]).models == (model,)
+
+
+def test_the_members_of_an_ensemble_are_preloaded_too(hub, make_folder, repo_id, space, tmp_path):
+    member = make_folder()
+    release(member, repo_id)
+    ensemble = release(write_ensemble(tmp_path / "e", {repo_id: member}), f"{repo_id}-trio")
+    publish_space(space, [ensemble])
+    card = Pushed(hub, space).card
+    assert card["models"] == [f"{repo_id}-trio", repo_id]
+    assert [entry.split()[0] for entry in card["preload_from_hub"]] == card["models"]
+    assert Pushed(hub, space).models == [ensemble]
+
+
+def test_a_registry_model_travels_within_the_space_and_leaves_with_it(hub, make_folder, tmp_path, space, model):
+    root, member = tmp_path / "root", make_folder()
+    release(member, "lite", registry=root)
+    release(write_ensemble(tmp_path / "e", {"lite": member}), "trio", registry=root)
+    assert publish_space(space, ["trio"], registry=root).models == ("trio@v1.0.0",)
+    pushed = Pushed(hub, space)
+    bundled = {name for name in pushed.files if name.startswith("registry/")}
+    assert bundled == {
+        path.relative_to(root.parent).as_posix().replace("root", "registry", 1)
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    assert pushed.card["models"] == pushed.card["preload_from_hub"] == []
+    folder = Path(HfApi().snapshot_download(space, repo_type="space"))
+    assert lesion_hub.from_pretrained("trio", revision="v1.0.0", registry=folder / "registry").members[0].name == "lite"
+    publish_space(space, [model])
+    assert not [name for name in Pushed(hub, space).files if name.startswith("registry/")]
+
+
+def test_what_somebody_added_to_the_space_stays(hub, model, space):
+    publish_space(space, [model])
+    HfApi().create_commit(space, [CommitOperationAdd("notes.txt", b"mine")], commit_message="Mine", repo_type="space")
+    publish_space(space, [model.replace("1.0.0", "1.1.0")])
+    assert Pushed(hub, space).text("notes.txt") == "mine"
+
+
+def test_somebody_elses_space_is_not_overwritten(hub, model, space):
+    HfApi().create_repo(space, repo_type="space", space_sdk="gradio")
+    HfApi().create_commit(space, [CommitOperationAdd("app.py", b"game()")], commit_message="Mine", repo_type="space")
+    with refused(space, "something else", "another name"):
+        publish_space(space, [model])
+    assert Pushed(hub, space).text("app.py") == "game()"
+
+
+def test_a_folder_of_ones_own_is_pushed_instead(hub, model, space, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(PLACE, mine)
+    (mine / "README.md").write_text((PLACE / "README.md").read_text().replace("Skin lesion ensemble", "My page"))
+    shutil.rmtree(mine / "examples")
+    publish_space(space, [model], folder=mine)
+    assert Pushed(hub, space).card["title"] == "My page"
+    assert not [name for name in Pushed(hub, space).files if name.startswith("examples/")]
+
+
+@pytest.mark.parametrize("name", ["app.py", "README.md", "requirements.txt"])
+def test_a_folder_that_is_no_space_is_refused(hub, model, space, tmp_path, name):
+    shutil.copytree(PLACE, tmp_path / "mine")
+    (tmp_path / "mine" / name).unlink()
+    with refused(name, "missing"):
+        publish_space(space, [model], folder=tmp_path / "mine")
+
+
+def test_front_matter_that_is_no_yaml_is_refused(hub, model, space, tmp_path):
+    shutil.copytree(PLACE, tmp_path / "mine")
+    (tmp_path / "mine" / "README.md").write_text("---\ntitle: [\n---\n")
+    with refused("README.md", "front matter"):
+        publish_space(space, [model], folder=tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (["{name}@v9.0.0"], ("v9.0.0", "no such revision")),
+        (["{name}@main"], ("main", "may move")),
+        (["user/never-seen@v1.0.0"], ("user/never-seen", "not found")),
+        (["no-such-name"], ("no-such-name", "registry")),
+        (["./runs/x"], ("./runs/x", "publish it first")),
+        ([], ("--model",)),
+    ],
+)
+def test_a_model_that_cannot_be_pinned_is_refused_before_anything_is_written(hub, model, space, models, words, tmp_path):
+    with refused(*words):
+        publish_space(space, [m.format(name=model.split("@")[0]) for m in models], registry=tmp_path)
+    assert not HfApi().repo_exists(space, repo_type="space")
+
+
+def test_a_repo_without_versions_is_refused(hub, make_folder, space, repo_id):
+    HfApi().create_repo(repo_id)
+    HfApi().upload_folder(repo_id=repo_id, folder_path=make_folder())
+    with refused(repo_id, "no published version"):
+        publish_space(space, [repo_id])
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [("hf_wrong", ("token",)), ("hf_read", ("write access",)), ("hf other", ("Hub token",))]
+)
+def test_a_token_that_may_not_is_one_line(hub, model, space, token, words):
+    with refused(*words):
+        publish_space(space, [model], token=token)
+
+
+def test_a_name_or_hardware_that_cannot_be_is_refused(hub, model):
+    with refused("'demo'", "org/name"):
+        publish_space("demo", [model])
+    with refused("t4-smal", "did you mean 't4-small'"):
+        publish_space("user/demo", [model], hardware="t4-smal")
+
+
+def test_hardware_is_suggested_and_asked_for(hub, model, space):
+    publish_space(space, [model], hardware="cpu-upgrade")
+    assert Pushed(hub, space).card["suggested_hardware"] == "cpu-upgrade"
+    assert HfApi().space_info(space).runtime.requested_hardware == "cpu-upgrade"
+
+
+def test_a_private_model_is_named_and_not_preloaded(hub, make_folder, repo_id, space):
+    pinned = release(make_folder(), repo_id, private=True)
+    done = publish_space(space, [pinned], private=True)
+    assert done.needs_token == (repo_id,)
+    assert Pushed(hub, space).card["preload_from_hub"] == []
+    assert HfApi().space_info(space).private
+
+
+def test_private_never_means_a_public_space(hub, model, space):
+    publish_space(space, [model])
+    with refused(space, "is public"):
+        publish_space(space, [model], private=True)
+
+
+def test_a_dry_run_writes_nothing(hub, model, space):
+    hub.clear_log()
+    done = publish_space(space, [model], dry_run=True)
+    assert (done.models, done.commit) == ((model,), None)
+    assert set(done.files) == packaged_files()
+    assert not [entry for entry in hub.log() if not entry["request"].startswith(("GET", "HEAD"))]
+
+
+@pytest.mark.parametrize("match", ["POST /api/repos/create", "POST /api/spaces/.*/commit"])
+@pytest.mark.parametrize("fault", [{"status": 503}, {"lose": True}])
+def test_a_busy_hub_or_a_lost_answer_still_ends_with_one_commit(hub, model, space, match, fault, short_naps):
+    hub.spoil({**fault, "match": match, "times": 1})
+    publish_space(space, [model])
+    assert Pushed(hub, space).commits == 1
+
+
+def test_a_change_meanwhile_is_refused_and_nothing_is_mixed(hub, model, space, monkeypatch):
+    publish_space(space, [model])
+    send = HfApi.create_commit
+
+    def overtaken(self, *arguments, **options):
+        monkeypatch.setattr(HfApi, "create_commit", send)
+        send(self, space, [CommitOperationAdd("a.txt", b"1")], commit_message="Mine", repo_type="space")
+        return send(self, *arguments, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", overtaken)
+    with refused(space, "meanwhile", "run it again"):
+        publish_space(space, [model.replace("1.0.0", "1.1.0")])
+    assert Pushed(hub, space).models == [model]
+
+
+def test_the_command_prints_one_object_or_one_line(hub, model, space):
+    told = object_of("publish-space", space, "--model", model, HF_HUB_OFFLINE="0")
+    assert (told["name"], told["models"], told["changed"]) == (space, [model], True)
+    again = run("publish-space", space, "--model", model, HF_HUB_OFFLINE="0")
+    assert re.search("already up to date.*" + re.escape(model), again.stdout)
+    wrong = run("publish-space", space, "--model", "user/never-seen", ok=False, HF_HUB_OFFLINE="0")
+    assert wrong.stderr.count("\n") == 1
