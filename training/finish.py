@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.metrics import classification_report
 
 from lesion_hub.config import OperatingPoint, Training
@@ -161,9 +160,3 @@ def provenance(recipe: Recipe, division: Division, start: Start) -> Training:
         base_model=start.base_model,
         packages={name: version(name) for name in PACKAGES},
     )
-
-
-def save_picture(picture: Image.Image, folder: RunFolder, name: str) -> None:
-    """A picture into the run's plots."""
-    folder.plots.mkdir(parents=True, exist_ok=True)
-    picture.save(folder.plots / name)

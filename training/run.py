@@ -15,7 +15,7 @@ from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import LabelSpace
 from training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
 from training.feed import Plan, TrainingFeed, open_pixels, usual_aspect
-from training.finish import finish, save_picture
+from training.finish import finish
 from training.launch import LaunchOptions, flattened, make_accelerator
 from training.loop import Loop
 from training.measure import Examiner
@@ -107,7 +107,7 @@ def build_feeds(
         rows = np.arange(min(PICTURED, len(parts["train"])))
         images = pixels["train"].reader.read(rows)
         picture = augmentation_picture(images, augmenter, stretch=pixels["train"].stretch(rows))
-        save_picture(picture, folder, "augmented_samples.png")
+        picture.save(folder.picture_file)
     plan = Plan(
         recipe.batch_size,
         recipe.accumulation,

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def picture_file(self) -> Path:
+        """Augmented training images. Not among the plots, which are published: these are pictures of people's lesions."""
+        return self.path / "augmented_samples.png"
+
+    @property
     def draw_file(self) -> Path:
         return self.path / "draw.json"
 
