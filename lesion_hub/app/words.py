@@ -31,7 +31,7 @@ NOT_DERMOSCOPY = "This does not look like a dermoscopic image of skin"
 
 HEAT_MEANS = (
     "Red and yellow mark the regions that raised the model's score for the label; blue ones mattered less, "
-    "and uncoloured ones hardly or not at all."
+    "and uncoloured ones hardly or not at all. What lies outside the part that the networks see has no colour either."
 )
 HEAT_DOES_NOT_MEAN = (
     "The colours do not outline the lesion, do not mark a diseased area, and do not show whether the estimate is right. "

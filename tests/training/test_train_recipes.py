@@ -60,7 +60,7 @@ def test_every_shipped_recipe_trains_to_a_model_folder(
     recipe = load_recipe(name, overrides(name))
     assert isinstance(recipe, Recipe)
     out = tmp_path / "run"
-    train_recipe(recipe, LaunchOptions(data=few(recipe.data.space or ""), out=out, cache=cache))
+    train_recipe(recipe, LaunchOptions(data=few(recipe.data.space or "ham7"), out=out, cache=cache))
     classifier, config = read_model(out)
     assert publishable_files(out)
     assert config.lesion_hub.training is not None and config.lesion_hub.training.recipe == name
