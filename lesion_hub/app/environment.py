@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from functools import cache
 from importlib.util import find_spec
@@ -34,6 +35,16 @@ def _has_gradio() -> bool:
         return find_spec("gradio") is not None
     except ValueError:  # what find_spec says of a module that was made unimportable
         return False
+
+
+def leave_a_core() -> None:
+    """Give model calls all cores but one, in a process that is the page's own; ``OMP_NUM_THREADS`` decides where it is set.
+
+    With a thread on every core the call's threads wait at each layer for the one that the web server has just interrupted. The
+    environment is where OpenMP looks when it is loaded: ``torch.set_num_threads`` would not reach the threads that predict.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
 
 
 @cache

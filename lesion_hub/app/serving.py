@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lesion_hub.app.environment import prepare
+from lesion_hub.app.environment import leave_a_core, prepare
 from lesion_hub.app.options import AppOptions
 from lesion_hub.errors import ConfigError
 
@@ -58,6 +58,8 @@ def launch(
         port: None is ``GRADIO_SERVER_PORT``, else the first free one from 7860.
         block: whether to return only when the server ends.
     """
+    if block:
+        leave_a_core()
     page = build(options)
     name = host or os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST
     try:

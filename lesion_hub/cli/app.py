@@ -34,7 +34,9 @@ def serve(
     Example: `lesion-hub serve --model ham10000-trio --port 7860`
     """
     from lesion_hub.app import AppOptions, launch
+    from lesion_hub.app.environment import leave_a_core
 
+    leave_a_core()
     options = AppOptions.of(
         models=tuple(model) if model else None,
         revision=revision,
