@@ -42,12 +42,16 @@ class OperatingPoint(Options):
 
 
 class DataSource(Options):
-    """A data set that a model saw in training, and the licence that follows it into the weights."""
+    """A data set that a model saw in training, and the licence that follows it into the weights.
+
+    ``through`` names the published model that the training started from, where it was that one which saw the data.
+    """
 
     name: str
     revision: str | None = None
     license: str
     images: int | None = None
+    through: str | None = None
 
 
 class Training(Options):

@@ -56,8 +56,8 @@ def start_of(model: Model) -> Start:
         raise ConfigError(f"model.pretrained: {name} is a {config.architecture}, the recipe's backbone {model.backbone}")
     verify_weights(found.folder, config)
     before = config.lesion_hub.training.data if config.lesion_hub.training else ()
-    data = tuple(source.model_copy(update={"name": f"{source.name} (through {found.name})"}) for source in before)
-    title = f"{found.name}@{found.revision}" if found.revision else found.folder.name
+    title = f"{found.name}@{found.revision}" if found.revision else found.display_name
+    data = tuple(source.model_copy(update={"through": title}) for source in before)
     return Start(found.folder / WEIGHTS_NAME, title, data, found)
 
 

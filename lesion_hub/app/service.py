@@ -167,8 +167,7 @@ def _load(name: str, options: AppOptions) -> Served:
         predictor = from_pretrained(bare, revision=revision, registry=options.registry, device=device(options.device))
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
-    title = Path(bare).resolve().name if found.revision is None else bare
-    return Served(title, predictor, found.folder)
+    return Served(found.display_name, predictor, found.folder)
 
 
 def _explanation_of(served: Served, method: str | None, label: str | None) -> tuple[str | None, str | None]:

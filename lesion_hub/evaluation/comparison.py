@@ -16,7 +16,7 @@ from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation import metrics, traits
 from lesion_hub.evaluation.intervals import difference, mcnemar
-from lesion_hub.evaluation.run import EvaluateOptions, Subject, display_name, make_folder, select
+from lesion_hub.evaluation.run import EvaluateOptions, Subject, make_folder, select
 from lesion_hub.evaluation.scoring import Progress, Scored, score, shared_space, views_of
 from lesion_hub.evaluation.selection import memories
 from lesion_hub.hub.atomic import write_text
@@ -157,4 +157,4 @@ def _pinned(name: str | Path) -> tuple[str | Path, str | None]:
 
 
 def _title(found: Resolved) -> str:
-    return f"{display_name(found)}@{found.revision}" if found.revision else display_name(found)
+    return f"{found.display_name}@{found.revision}" if found.revision else found.display_name

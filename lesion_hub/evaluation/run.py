@@ -215,7 +215,7 @@ def describe(subject: Subject, native: Scored, scored: Scored, options: Evaluate
 def _data_facts(subject: Subject, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
     report = subject.data.report
     training = training_of(load_config(subject.found.folder))
-    sources = [source.name for source in training.data] if training and subject.choice.own else []
+    sources = [source.name for source in training.data if source.through is None] if training and subject.choice.own else []
     return {
         "name": ", ".join(sources) or Path(report.place).name or report.place,
         "source": report.source,
@@ -242,16 +242,11 @@ def make_folder(place: Path) -> None:
 def _write(done: Evaluation, subject: Subject) -> None:
     """Every file of the evaluation; the report, which says that it is complete, comes last."""
     done.scored.save(done.out / PREDICTIONS_NAME)
-    facts = {"name": display_name(done.model), "revision": done.model.revision, "labels": list(subject.predictor.labels)}
+    facts = {"name": done.model.display_name, "revision": done.model.revision, "labels": list(subject.predictor.labels)}
     content = {"model": facts, done.part: done.section}
     write_text(done.out / METRICS_NAME, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     save_figures(done.out / "plots", done.figures, done.part)
     write_report(done.report, facts, done.section, done.figures, done.scored, subject.dataset)
-
-
-def display_name(found: Resolved) -> str:
-    """What to call a model: a folder by its last part, for where it lies is nobody's business."""
-    return found.name if found.revision is not None else found.folder.resolve().name
 
 
 def save_figures(folder: Path, figures: tuple[Figure, ...], part: str) -> None:

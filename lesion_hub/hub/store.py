@@ -14,7 +14,7 @@ from lesion_hub.hub.layout import CHANGELOG_NAME, METRICS_NAME, is_model_folder,
 from lesion_hub.hub.registry import Registry
 from lesion_hub.hub.release import Published, card_licence, prepare_release
 from lesion_hub.hub.remote import Hub
-from lesion_hub.hub.versions import changelog_notes
+from lesion_hub.hub.versions import changelog_notes, version_tags
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Resolved:
     name: str
     folder: Path
     revision: str | None
+
+    @property
+    def display_name(self) -> str:
+        """What to call it: a folder by its last part, a version's by its model too; where it lies is nobody's business."""
+        if self.revision is not None:
+            return self.name
+        place = self.folder.resolve()
+        return f"{place.parent.name} {place.name}" if version_tags([place.name]) else place.name
 
 
 def resolve(

@@ -135,8 +135,8 @@ def _config(
 def _training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:
     """The members' data together: their licences bind the ensemble."""
     known = [member.config.lesion_hub.training for member in pinned]
-    sources: dict[tuple[str, str | None], DataSource] = {
-        (source.name, source.revision): source for training in known if training for source in training.data
+    sources: dict[tuple[str | None, ...], DataSource] = {
+        (source.name, source.revision, source.through): source for training in known if training for source in training.data
     }
     if not sources or not all(known):
         return None

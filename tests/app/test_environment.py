@@ -8,9 +8,13 @@ import sys
 
 import pytest
 
-PROGRAM = (
-    "import os; from lesion_hub.app.environment import leave_a_core; {}leave_a_core(); print(os.environ.get('OMP_NUM_THREADS'))"
-)
+PROGRAM = """
+import os
+from lesion_hub.app.environment import leave_a_core
+{}
+leave_a_core()
+print(os.environ.get("OMP_NUM_THREADS"))
+"""
 
 
 def threads(before: str = "", **environment: str) -> str:
@@ -23,7 +27,7 @@ def threads(before: str = "", **environment: str) -> str:
 
 @pytest.mark.parametrize(("cores", "left"), [(8, "7"), (2, "1"), (1, "1")])
 def test_one_core_is_left_to_answer_requests(cores: int, left: str) -> None:
-    assert threads(before=f"os.cpu_count = lambda: {cores}; ") == left
+    assert threads(before=f"os.cpu_count = lambda: {cores}") == left
 
 
 def test_a_number_that_was_chosen_stays() -> None:
@@ -31,4 +35,4 @@ def test_a_number_that_was_chosen_stays() -> None:
 
 
 def test_it_is_left_alone_where_torch_has_already_read_it() -> None:
-    assert threads(before="import sys; sys.modules['torch'] = sys; ") == "None"
+    assert threads(before="import sys; sys.modules['torch'] = sys") == "None"

@@ -48,7 +48,7 @@ def test_a_model_is_chosen_by_name_and_pinned_by_revision(app_registry):
 def test_a_folder_is_served_without_a_version(app_registry):
     served = Service(options_over(app_registry, models=(str(app_registry / "one" / "v1.0.0"),))).default
     assert served.version is None
-    assert served.title == "v1.0.0"
+    assert served.title == "one v1.0.0"
 
 
 def test_a_missing_model_is_one_line(app_registry):

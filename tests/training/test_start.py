@@ -56,7 +56,12 @@ def test_a_published_start_brings_weights_name_data_and_licence(
     train_recipe(recipe, options.model_copy(update={"out": out, "data": other}))
     training = load_model_config(out).lesion_hub.training
     assert training is not None and training.base_model == "base@v1.0.0"
-    assert [source.name for source in training.data] == ["synthetic lesions", "base lesions (through base)"]
+    assert [(source.name, source.through) for source in training.data] == [
+        ("synthetic lesions", None),
+        ("base lesions", "base@v1.0.0"),
+    ]
+    card = (out / "README.md").read_text()
+    assert "base lesions, through base@v1.0.0" in card and "test part of synthetic lesions." in card
     assert "license: cc-by-nc-4.0" in (out / "README.md").read_text()
     assert json.loads((out / "metrics.json").read_text())["training"]["recipe"]["model"]["pretrained"] == "base@v1.0.0"
     before, after = load_file(published / "model.safetensors"), load_file(out / "model.safetensors")
