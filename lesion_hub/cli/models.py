@@ -38,10 +38,14 @@ def models(
         zoo = [architecture.to_dict() for architecture in architectures]
         print_json({"registry": published, "registry_root": str(place.root), "architectures": zoo})
         return
-    print_table(("published model", "versions"), ((name, " ".join(tags)) for name, tags in published.items()))
+    if published:
+        print_table(("published model", "versions"), ((name, " ".join(tags)) for name, tags in published.items()))
     shown = architectures if all_ else architectures[:40]
     rows = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
-    print_table(("architecture", "family", "input", "pretrained"), rows)
+    if shown:
+        print_table(("architecture", "family", "input", "pretrained"), rows)
+    if not published and not shown:
+        typer.echo(f"no published model and no architecture has {search!r} in its name; without a word all are listed")
     if len(shown) < len(architectures):
         typer.echo(f"… and {len(architectures) - len(shown)} more: give a word to search for, or --all")
 
@@ -68,7 +72,7 @@ def info(name: Name, revision: Revision = None, registry: Root = None, json_: Js
             "labels": f"{found.label_space}: {' '.join(found.labels)}",
             "licence": found.licence,
             "size": f"{found.size_bytes / 1e6:.1f} MB",
-            "temperature": found.temperature if found.temperature is not None else "not calibrated",
+            "temperature": f"{found.temperature:.4g}" if found.temperature is not None else "not calibrated",
             "operating points": ", ".join(f"{k} at {v:.3f}" for k, v in found.operating_points.items()),
             "weights sha256": found.weights_sha256,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -55,11 +56,25 @@ def publish_space(
     verb = "would publish" if dry_run else "published" if done.changed else "already up to date:"
     typer.echo(f"{verb} {done.location} with {', '.join(done.models)}")
     if dry_run:
-        typer.echo("\n".join(done.files))
+        typer.echo("\n".join(_by_model(done.files)))
     if done.needs_token:
         typer.echo(
             f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets"
         )
+
+
+def _by_model(files: Iterable[str]) -> list[str]:
+    """The files, those of a model that travels along in one line.
+
+    >>> _by_model(["app.py", "registry/a/v1.0.0/config.json", "registry/a/v1.0.0/plots/roc.png"])
+    ['app.py', 'registry/a/v1.0.0/ (2 files)']
+    """
+    lines: dict[str, int] = {}
+    for file in files:
+        parts = file.split("/")
+        place = "/".join(parts[:3]) + "/" if parts[0] == "registry" and len(parts) > 3 else file
+        lines[place] = lines.get(place, 0) + 1
+    return [f"{place} ({count} files)" if place.endswith("/") else place for place, count in lines.items()]
 
 
 def add_to(app: typer.Typer) -> None:
