@@ -14,6 +14,8 @@ from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleC
 from lesion_hub.errors import StoreError
 from lesion_hub.hub.content import Content
 from lesion_hub.hub.layout import CARD_NAME, load_config
+from lesion_hub.hub.licences import strictest
+from lesion_hub.hub.release import card_licence
 from lesion_hub.hub.store import Resolved, resolve_published
 from lesion_hub.taxonomy import nearest
 
@@ -82,7 +84,8 @@ def space_content(
             content |= {f"{BUNDLE}/{part.name}/{part.revision}/{name}": part.folder / name for name in names}
     pins = [model.pin for model in models]
     content[MODELS_NAME] = (json.dumps(pins, indent=2) + "\n").encode()
-    content[CARD_NAME] = _card(folder / CARD_NAME, remote, hardware, set(hidden)).encode()
+    bundled = [part for part in parts if part not in remote]
+    content[CARD_NAME] = _card(folder / CARD_NAME, remote, bundled, hardware, set(hidden)).encode()
     return content
 
 
@@ -112,8 +115,10 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _card(path: Path, remote: Sequence[Resolved], hardware: str | None, hidden: set[str]) -> str:
-    """The Space's README.md with its models in the front matter."""
+def _card(
+    path: Path, remote: Sequence[Resolved], bundled: Sequence[Resolved], hardware: str | None, hidden: set[str]
+) -> str:
+    """The Space's README.md with its models in the front matter; weights within the Space bring their licence along."""
     try:
         card = SpaceCard(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -121,6 +126,8 @@ def _card(path: Path, remote: Sequence[Resolved], hardware: str | None, hidden: 
         raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
     card.data["models"] = list(dict.fromkeys(part.name for part in remote))
     card.data["preload_from_hub"] = [_preload(part) for part in remote if part.name not in hidden]
+    licences = [str(card.data.get("license") or ""), *(card_licence(part.folder) or "" for part in bundled)]
+    card.data["license"] = strictest(filter(None, licences)) if any(licences) else None
     if hardware is not None:
         card.data["suggested_hardware"] = hardware
     return str(card)

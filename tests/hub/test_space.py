@@ -155,10 +155,12 @@ def test_a_registry_model_travels_within_the_space_and_leaves_with_it(hub, make_
         if path.is_file() and not path.name.startswith(".")
     }
     assert pushed.card["models"] == pushed.card["preload_from_hub"] == []
+    assert pushed.card["license"] == "cc-by-nc-4.0", "the weights' licence, which is stricter than that of the code"
     folder = Path(HfApi().snapshot_download(space, repo_type="space"))
     assert lesion_hub.from_pretrained("trio", revision="v1.0.0", registry=folder / "registry").members[0].name == "lite"
     publish_space(space, [model])
     assert not [name for name in Pushed(hub, space).files if name.startswith("registry/")]
+    assert Pushed(hub, space).card["license"] == "apache-2.0"
 
 
 def test_what_somebody_added_to_the_space_stays(hub, model, space):
