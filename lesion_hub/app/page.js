@@ -5,6 +5,7 @@ window.lesionHub = (() => {
   const limits = window.lesionLimits;
   const megabytes = (count) => `${Number((count / 1e6).toPrecision(3))} MB`;
   let lesion = null;
+  let picking = null;  // an example on its way: who is quick presses Analyse before it is there
   let files = [];
   let stream = null;
   let cancelled = false;
@@ -58,6 +59,7 @@ window.lesionHub = (() => {
 
   // The values of an event with the chosen picture in the place of the first one.
   async function withLesion(values) {
+    await picking;
     if (!lesion) return [null, ...values.slice(1)];
     try {
       return [await send(lesion), ...values.slice(1)];
@@ -119,8 +121,12 @@ window.lesionHub = (() => {
   }
 
   async function pickExample(button) {
-    const blob = await (await fetch(button.querySelector("img").src)).blob();
-    pick(new File([blob], `example_${button.dataset.example}.jpg`, { type: blob.type }));
+    try {
+      const blob = await (await fetch(button.querySelector("img").src)).blob();
+      pick(new File([blob], `example_${button.dataset.example}.jpg`, { type: blob.type }));
+    } catch (error) {
+      say("lesion-status", "The example cannot be read; choose another picture.");
+    }
   }
 
   function chooseMap(select) {
@@ -143,7 +149,7 @@ window.lesionHub = (() => {
     if (camera) ({ open: openCamera, close: closeCamera, shoot })[camera.dataset.camera](panel);
     else if (on("#batch-cancel")) cancelled = true;
     else if (on("[data-clear]")) pick(null);
-    else if (on(".lh-example")) pickExample(on(".lh-example"));
+    else if (on(".lh-example")) picking = pickExample(on(".lh-example"));
     else if (on("[data-tab]")) { event.preventDefault(); openTab(on("[data-tab]").dataset.tab); }
   });
   document.addEventListener("change", (event) => {

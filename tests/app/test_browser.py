@@ -178,6 +178,22 @@ def test_the_keyboard_reaches_an_example_and_the_button(visit):
     seen.see_result()
 
 
+SLOW_EXAMPLES = """() => {
+    const plain = window.fetch;
+    window.fetch = async (address, ...rest) => {
+        if (String(address).startsWith("data:")) await new Promise((done) => setTimeout(done, 700));
+        return plain(address, ...rest);
+    };
+}"""
+
+
+def test_analyse_waits_for_an_example_that_is_on_its_way(visit):
+    seen = visit()
+    seen.page.evaluate(SLOW_EXAMPLES)
+    seen.page.set_default_timeout(15_000)
+    seen.analyse_first_example()
+
+
 @pytest.mark.parametrize("width", [380, 768])
 def test_a_narrow_screen_does_not_scroll_sideways(visit, width):
     seen = visit(width)
