@@ -115,9 +115,7 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _card(
-    path: Path, remote: Sequence[Resolved], bundled: Sequence[Resolved], hardware: str | None, hidden: set[str]
-) -> str:
+def _card(path: Path, remote: Sequence[Resolved], bundled: Sequence[Resolved], hardware: str | None, hidden: set[str]) -> str:
     """The Space's README.md with its models in the front matter; weights within the Space bring their licence along."""
     try:
         card = SpaceCard(path.read_text(encoding="utf-8"))
