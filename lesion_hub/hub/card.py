@@ -12,6 +12,7 @@ from lesion_hub.config import REGISTRY_NAME, REPO_ID
 from lesion_hub.hub.atomic import write_text
 from lesion_hub.hub.card_facts import CardFacts, collect
 from lesion_hub.hub.layout import CARD_NAME
+from lesion_hub.hub.packaged import packaged_folder
 from lesion_hub.hub.phrasing import interval, shown, words
 
 TEMPLATE_NAME = "card.md.jinja"
@@ -44,10 +45,8 @@ _METADATA_DIGITS = 4
 
 
 def template_path() -> Path:
-    """The card's template: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_model_cards"
-    return (installed if installed.is_dir() else package.parent / "model_cards") / TEMPLATE_NAME
+    """The card's template."""
+    return packaged_folder("_model_cards", "model_cards") / TEMPLATE_NAME
 
 
 def render_card(folder: str | Path, *, name: str | None = None, licence: str | None = None) -> str:

@@ -13,6 +13,7 @@ from lesion_hub.config import REGISTRY_NAME
 from lesion_hub.errors import StoreError
 from lesion_hub.hub.atomic import sync_folder
 from lesion_hub.hub.layout import CHANGELOG_NAME
+from lesion_hub.hub.packaged import packaged_folder
 from lesion_hub.hub.release import Published, Release
 from lesion_hub.hub.versions import changelog_notes, version_tags
 from lesion_hub.taxonomy import nearest
@@ -23,10 +24,8 @@ _LOCK_SECONDS = 60
 
 
 def packaged_root() -> Path:
-    """The registry that comes with the package: inside it when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_registry"
-    return installed if installed.is_dir() else package.parent / "registry"
+    """The registry that comes with the package."""
+    return packaged_folder("_registry", "registry")
 
 
 def registry_root(root: str | Path | None = None) -> Path:

@@ -15,6 +15,7 @@ from lesion_hub.errors import StoreError
 from lesion_hub.hub.content import Content
 from lesion_hub.hub.layout import CARD_NAME, load_config
 from lesion_hub.hub.licences import strictest
+from lesion_hub.hub.packaged import packaged_folder
 from lesion_hub.hub.release import card_licence
 from lesion_hub.hub.store import Resolved, resolve_published
 from lesion_hub.taxonomy import nearest
@@ -29,10 +30,8 @@ _REQUIRED = (APP_NAME, CARD_NAME, MODELS_NAME, REQUIREMENTS_NAME)
 
 
 def packaged_space() -> Path:
-    """The Space's folder that comes with the package: inside it when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_space"
-    return installed if installed.is_dir() else package.parent / "spaces" / "lesion-ensemble"
+    """The Space's folder that comes with the package."""
+    return packaged_folder("_space", "spaces/lesion-ensemble")
 
 
 @dataclass(frozen=True)
