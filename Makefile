@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-fast lint check format clean
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 $(INSTALLED): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -24,11 +24,15 @@ demo: $(INSTALLED)  ## fine-tune, measure, publish, explain on a synthetic set, 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED) ## ruff, mypy and the tests
+test-fast: $(INSTALLED) ## the tests that take neither a browser nor long, on all cores
+	$(BIN)/python -m pytest -m "not slow and not browser" -n auto
+
+lint: $(INSTALLED) ## ruff, its formatting, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test ## lint and the tests: what a change must pass
 
 format: $(INSTALLED) ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .

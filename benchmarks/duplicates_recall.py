@@ -1,4 +1,4 @@
-"""How many changed copies of real images are found, per change, and how many pairs of distinct lesions are taken for one.
+"""Count the changed copies of images that are found, per change, and the pairs of distinct lesions that are taken for one.
 
     python benchmarks/duplicates_recall.py DATA --images 2000 --json
 
@@ -23,8 +23,16 @@ from numpy.random import Generator
 from PIL import Image, ImageEnhance
 
 from lesion_hub.data import image_paths, load_rgb, read
-from lesion_hub.data.duplicates import Fingerprints, find_duplicates, find_duplicates_between, fingerprint, fingerprint_image
+from lesion_hub.data.duplicates import (
+    Fingerprint,
+    Fingerprints,
+    find_duplicates,
+    find_duplicates_between,
+    fingerprint,
+    fingerprint_image,
+)
 from lesion_hub.data.scan import scan
+from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 
 Change = Callable[[Image.Image, Generator], Image.Image]
 
@@ -90,23 +98,19 @@ CHANGES: dict[str, Change] = {
 }
 
 
-class ChangedCopy:
-    """Fingerprints the changed copy of an encoded image, chance drawn from the image itself."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, encoded: bytes, name: str):  # type: ignore[no-untyped-def]
-        copy = CHANGES[self.name](load_rgb(encoded, name=name), np.random.default_rng(list(encoded[-64:-32])))
-        return fingerprint_image(copy, copy.tobytes())
+def fingerprint_copy(encoded: bytes, name: str, *, change: str) -> Fingerprint:
+    """Fingerprint the changed copy of an encoded image; the image's own bytes seed the random change."""
+    copy = CHANGES[change](load_rgb(encoded, name=name), np.random.default_rng(list(encoded[-64:-32])))
+    return fingerprint_image(copy, copy.tobytes())
 
 
 def recalls(prints: Fingerprints, paths: Sequence[str], chosen: Sequence[int], workers: int) -> dict[str, float]:
-    """The share of changed copies of the ``chosen`` images whose original is found among all ``prints``."""
+    """Return, per change, the share of copies of the ``chosen`` images whose original is found among all ``prints``."""
     result = {}
     for name in CHANGES:
         copies = Fingerprints.empty(len(chosen))
-        for row, found in enumerate(scan(ChangedCopy(name), [paths[place] for place in chosen], workers=workers)):
+        changed = scan(partial(fingerprint_copy, change=name), [paths[place] for place in chosen], workers=workers)
+        for row, found in enumerate(changed):
             copies.put(row, found)
         pairs = find_duplicates_between(copies, prints, workers=workers)
         matched = {a for a, b in (*pairs.exact, *pairs.near) if b == chosen[a]}
@@ -115,7 +119,7 @@ def recalls(prints: Fingerprints, paths: Sequence[str], chosen: Sequence[int], w
     return result
 
 
-def measure(data: Path, images: int, seed: int, workers: int) -> dict[str, object]:
+def measure_duplicates(data: Path, images: int, seed: int, workers: int) -> dict[str, object]:
     dataset = read(data).dataset
     paths, groups, ids = image_paths(dataset), dataset["group"][:], dataset["image_id"][:]
     started = time.perf_counter()
@@ -150,16 +154,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = options.data or synthetic_set(Path(folder))
-        result = measure(data, options.images, options.seed, options.workers)
+        data = options.data or Path(folder) / "synthetic"
+        if options.data is None:
+            write_sample_set(data, SampleSpec(count=500, size=(200, 150)))
+        result = measure_duplicates(data, options.images, options.seed, options.workers)
     sys.stdout.write(json.dumps(result, indent=None if options.json else 2) + "\n")
-
-
-def synthetic_set(folder: Path) -> Path:
-    from lesion_hub.data.synthetic import SampleSpec, write_sample_set
-
-    write_sample_set(folder / "synthetic", SampleSpec(count=500, size=(200, 150)))
-    return folder / "synthetic"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a prediction costs beside bare forward passes and transformers pipelines: ``python benchmarks/inference.py --json``.
+"""Time a prediction beside bare forward passes and transformers pipelines: ``python benchmarks/inference.py --json``.
 
 Three members (MobileNetV2, EfficientNet-B1, ResNet50, random weights), one 600x450 JPEG, two CPU threads:
 
@@ -12,8 +12,8 @@ and in bulk, as images per second through all three members: ``floor_bulk_img_s`
 ``bulk_img_s`` (our scoring into Parquet) and ``pipeline_bulk_img_s`` (the pipelines at their best batch size).
 
 Contenders take turns, so that a machine that is busy with other things slows all of them alike. Times are medians over the
-rounds; ratios are medians of each round's ratio. ``minimum`` holds the fastest rounds. On a machine that is too busy for
-two threads to meet, ``--clock cpu --threads 1`` measures the processor time of this process instead of the wall's.
+rounds; ratios are medians of each round's ratio. ``minimum`` holds the fastest rounds. On a machine that is too busy to run
+two threads at once, ``--clock cpu --threads 1`` measures the processor time of this process instead of wall-clock time.
 """
 
 from __future__ import annotations
@@ -21,120 +21,125 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import CLOCKS, IMAGE_SIZE, add_timing_options, draw_jpeg, median_ratio, milliseconds, take_turns
 from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.hub.format import read_model, write_model
-from lesion_hub.inference.bulk import ScoreOptions, score
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.members import Member
+from lesion_hub.inference.bulk import ScoreOptions, score_in_bulk
+from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
-from lesion_hub.inference.rows import rows_of
+from lesion_hub.inference.rows import open_rows
 from lesion_hub.models import LesionClassifier
 
-MEMBERS = {"mobilenetv2_100": 224, "efficientnet_b1": 240, "resnet50": 224}
-Clock = Callable[[], float]
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
-WEIGHTS = (0.3, 0.3, 0.4)
-LAYERS: dict[str, Callable[[Any], Any]] = {
-    "mobilenetv2_100": lambda network: network.bn2,
-    "efficientnet_b1": lambda network: network.bn2,
-    "resnet50": lambda network: network.layer4,
-}
-SIZE = (600, 450)
+# The members: image size, weight, and the layer that pytorch-grad-cam looks at.
+NETWORKS = {"mobilenetv2_100": (224, 0.3, "bn2"), "efficientnet_b1": (240, 0.3, "bn2"), "resnet50": (224, 0.4, "layer4")}
+WEIGHTS = [weight for _, weight, _ in NETWORKS.values()]
 PIPELINE_BATCHES = (1, 8, 32)
-DRAWN = 16
-SLICE = 200
+DISTINCT_IMAGES = 16
+IMAGES_PER_FOLDER = 200
 
 
 def main() -> None:
-    options = parsed()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_timing_options(parser, threads=2, rounds=30)
+    parser.add_argument("--images", type=int, default=2000, help="JPEGs for bulk scoring; 0 leaves it out")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as place:
-        results = measure(Path(place), options.rounds, options.images, CLOCKS[options.clock])
+    clock = CLOCKS[options.clock]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        models = {name: place / name for name in NETWORKS}
+        for seed, (name, (side, _, _)) in enumerate(NETWORKS.items()):
+            torch.manual_seed(seed)
+            write_model(models[name], LesionClassifier.create(name, "clinical6", image_size=side).eval(), storage="float32")
+        jpegs = [draw_jpeg(seed) for seed in range(min(DISTINCT_IMAGES, max(options.images, 1)))]
+        results = time_one_image(models, jpegs[0], options.rounds, clock)
+        if options.images:
+            results |= time_bulk(models, write_images(place / "images", jpegs, options.images), place, clock)
     results |= {"threads": options.threads, "clock": options.clock}
-    if options.json:
-        print(json.dumps(results))
-    else:
-        report(results)
+    print(json.dumps(results) if options.json else "\n".join(f"{name:24} {value}" for name, value in results.items()))
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--images", type=int, default=2000, help="JPEGs for bulk scoring; 0 leaves it out")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
+def time_one_image(models: dict[str, Path], jpeg: bytes, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+    ours, pipelines, forwards = predictor(models), Pipelines(models), bare_forwards(models, 1, clock)
+    contenders: dict[str, Callable[[], Any]] = {
+        "floor_ms": forwards,
+        "predict_ms": lambda: ours.predict(jpeg),
+        "explain_ms": lambda: ours.predict(jpeg, explain="gradcam"),
+        "pipelines_ms": lambda: pipelines.predict(jpeg),
+        "pipelines_gradcam_ms": lambda: pipelines.explain(jpeg),
+    }
+    take_turns(contenders, 3, clock)
+    times = take_turns(contenders, rounds, clock)
+    ratios = {
+        "predict / floor": median_ratio(times["predict_ms"], times["floor_ms"]),
+        "explain / floor": median_ratio(times["explain_ms"], times["floor_ms"]),
+        "pipelines_gradcam / explain": median_ratio(times["pipelines_gradcam_ms"], times["explain_ms"]),
+        "pipelines / predict": median_ratio(times["pipelines_ms"], times["predict_ms"]),
+    }
+    minimum = {name: round(1e3 * min(values), 1) for name, values in times.items()}
+    medians = {name: milliseconds(values) for name, values in times.items()}
+    return {**medians, "ratios": ratios, "minimum": minimum, "rounds": rounds}
 
 
-def measure(place: Path, rounds: int, images: int, clock: Clock) -> dict[str, Any]:
-    folders = write_members(place)
-    jpegs = draw_jpegs(min(DRAWN, max(images, 1)))
-    results = single(folders, jpegs[0], rounds, clock)
-    if images:
-        results |= bulk(folders, write_images(place / "images", jpegs, images), place, clock)
-    return results
+def time_bulk(models: dict[str, Path], folders: Sequence[Path], place: Path, clock: Callable[[], float]) -> dict[str, Any]:
+    """Score folder by folder, each contender in turn."""
+    ours, pipelines, forwards = predictor(models), Pipelines(models), bare_forwards(models, 32, clock)
+    paths = [sorted(map(str, folder.iterdir())) for folder in folders]
+    batch_size = pipelines.best_batch_size(paths[0][:64], clock)
+    spent = {"floor_bulk_img_s": 0.0, "bulk_img_s": 0.0, "pipeline_bulk_img_s": 0.0}
+    total = sum(map(len, paths))
+    for i, (folder, names) in enumerate(zip(folders, paths, strict=True)):
+        contenders: dict[str, Callable[[], Any]] = {
+            "floor_bulk_img_s": lambda count=len(names): [forwards() for _ in range(max(1, round(count / 32)))],
+            "bulk_img_s": lambda folder=folder, i=i: score_in_bulk(
+                ours, open_rows(folder), place / f"scores{i}", ScoreOptions()
+            ),
+            "pipeline_bulk_img_s": lambda names=names: pipelines.score(names, batch_size),
+        }
+        for name, (seconds,) in take_turns(contenders, 1, clock).items():
+            spent[name] += seconds
+    rates = {name: round(total / seconds, 2) for name, seconds in spent.items()}
+    gain = round(rates["bulk_img_s"] / rates["pipeline_bulk_img_s"], 3)
+    return {**rates, "bulk_gain": gain, "images": total, "pipeline_batch_size": batch_size}
 
 
-def write_members(place: Path) -> dict[str, Path]:
-    folders = {}
-    for seed, (name, size) in enumerate(MEMBERS.items()):
-        torch.manual_seed(seed)
-        folders[name] = place / name
-        write_model(folders[name], LesionClassifier.create(name, "clinical6", image_size=size).eval(), storage="float32")
+def write_images(root: Path, jpegs: Sequence[bytes], count: int) -> list[Path]:
+    """Write the JPEGs over and over, ``count`` in all, into folders of ``IMAGES_PER_FOLDER``."""
+    folders = []
+    for i in range(count):
+        folder = root / f"{i // IMAGES_PER_FOLDER:03}"
+        if i % IMAGES_PER_FOLDER == 0:
+            folder.mkdir(parents=True)
+            folders.append(folder)
+        (folder / f"{i:05}.jpg").write_bytes(jpegs[i % len(jpegs)])
     return folders
 
 
-def draw_jpegs(count: int) -> list[bytes]:
-    jpegs = []
-    for seed in range(count):
-        stream = io.BytesIO()
-        Image.fromarray(np.asarray(draw_lesion("mel", seed=seed, size=SIZE).image)).save(stream, "JPEG", quality=92)
-        jpegs.append(stream.getvalue())
-    return jpegs
-
-
-def write_images(folder: Path, jpegs: Sequence[bytes], count: int) -> list[Path]:
-    """Folders of ``SLICE`` images each."""
-    parts = []
-    for i in range(count):
-        part = folder / f"{i // SLICE:03}"
-        if i % SLICE == 0:
-            part.mkdir(parents=True)
-            parts.append(part)
-        (part / f"{i:05}.jpg").write_bytes(jpegs[i % len(jpegs)])
-    return parts
-
-
-def ours(folders: dict[str, Path]) -> Predictor:
-    members = [Member(name, read_model(folder)[0]) for name, folder in folders.items()]
+def predictor(models: dict[str, Path]) -> Predictor:
+    members = [Member(name, read_model(folder)[0]) for name, folder in models.items()]
     return Predictor(members, Combination.of([member.space for member in members], WEIGHTS))
 
 
-def bare(folders: dict[str, Path], batch: int, clock: Clock) -> Callable[[], None]:
-    """The forward passes alone, in the memory layout that is faster here."""
-    sizes = list(MEMBERS.values())
+def bare_forwards(models: dict[str, Path], batch: int, clock: Callable[[], float]) -> Callable[[], None]:
+    """Return the forward passes alone, in the memory layout that is faster here."""
 
     def forwards(layout: torch.memory_format) -> Callable[[], None]:
-        networks = [read_model(folder)[0].network.to(memory_format=layout) for folder in folders.values()]
-        inputs = [torch.randn(batch, 3, size, size).contiguous(memory_format=layout) for size in sizes]
+        networks = [read_model(folder)[0].network.to(memory_format=layout) for folder in models.values()]
+        inputs = [torch.randn(batch, 3, side, side).contiguous(memory_format=layout) for side, _, _ in NETWORKS.values()]
 
         @torch.inference_mode()
         def run() -> None:
@@ -143,17 +148,18 @@ def bare(folders: dict[str, Path], batch: int, clock: Clock) -> Callable[[], Non
 
         return run
 
-    candidates = [forwards(torch.contiguous_format), forwards(torch.channels_last)]
-    times = take_turns({str(i): run for i, run in enumerate(candidates)}, 4, clock)
-    return candidates[0] if min(times["0"][1:]) < min(times["1"][1:]) else candidates[1]
+    layouts = {"contiguous": forwards(torch.contiguous_format), "channels last": forwards(torch.channels_last)}
+    # The first round warms up.
+    times = take_turns(layouts, 4, clock)
+    return layouts[min(layouts, key=lambda name: min(times[name][1:]))]
 
 
 class Pipelines:
-    """What a person builds without us: a pipeline for each member, and pytorch-grad-cam on its network."""
+    """The same ensemble without lesion-hub: a transformers pipeline for each member, and pytorch-grad-cam on its network."""
 
-    def __init__(self, folders: dict[str, Path]) -> None:
+    def __init__(self, models: dict[str, Path]) -> None:
         self.pipes = {
-            name: pipeline("image-classification", model=str(folder), device="cpu") for name, folder in folders.items()
+            name: pipeline("image-classification", model=str(folder), device="cpu") for name, folder in models.items()
         }
 
     def predict(self, jpeg: bytes) -> dict[str, float]:
@@ -167,27 +173,28 @@ class Pipelines:
     def explain(self, jpeg: bytes) -> np.ndarray:
         totals = self.predict(jpeg)
         image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-        heat = np.zeros(SIZE[::-1], dtype=np.float32)
-        for weight, (name, pipe) in zip(WEIGHTS, self.pipes.items(), strict=True):
+        heat = np.zeros(IMAGE_SIZE[::-1], dtype=np.float32)
+        for name, pipe in self.pipes.items():
+            _, weight, layer = NETWORKS[name]
             label = pipe.model.config.label2id[max(totals, key=lambda key: totals[key])]
             pixels = pipe.preprocess(image)["pixel_values"]
-            with GradCAM(_TimmLogits(pipe.model), [LAYERS[name](pipe.model.timm_model)]) as cam:
+            with GradCAM(LogitsOnly(pipe.model), [getattr(pipe.model.timm_model, layer)]) as cam:
                 found = cam(pixels, targets=[ClassifierOutputTarget(label)])[0]
-            heat += weight * np.asarray(Image.fromarray(found).resize(SIZE, Image.Resampling.BILINEAR))
+            heat += weight * np.asarray(Image.fromarray(found).resize(IMAGE_SIZE, Image.Resampling.BILINEAR))
         return heat
 
-    def bulk(self, paths: Sequence[str], batch_size: int) -> None:
+    def score(self, paths: Sequence[str], batch_size: int) -> None:
         for pipe in self.pipes.values():
             for _ in pipe(list(paths), batch_size=batch_size):
                 pass
 
-    def best_batch_size(self, paths: Sequence[str], clock: Clock) -> int:
-        runs = {str(size): (lambda size=size: self.bulk(paths, size)) for size in PIPELINE_BATCHES}
+    def best_batch_size(self, paths: Sequence[str], clock: Callable[[], float]) -> int:
+        runs = {str(size): (lambda size=size: self.score(paths, size)) for size in PIPELINE_BATCHES}
         times = take_turns(runs, 2, clock)
         return min(PIPELINE_BATCHES, key=lambda size: min(times[str(size)]))
 
 
-class _TimmLogits(torch.nn.Module):
+class LogitsOnly(torch.nn.Module):
     """A transformers model as a network that returns logits, which is what pytorch-grad-cam takes."""
 
     def __init__(self, model: Any) -> None:
@@ -196,69 +203,6 @@ class _TimmLogits(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model(pixels).logits
-
-
-def take_turns(runs: dict[str, Callable[[], Any]], rounds: int, clock: Clock) -> dict[str, list[float]]:
-    """Seconds of every run in every round; the order rotates, so that nobody always follows the same one."""
-    names = list(runs)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = clock()
-            runs[name]()
-            times[name].append(clock() - start)
-    return times
-
-
-def single(folders: dict[str, Path], jpeg: bytes, rounds: int, clock: Clock) -> dict[str, Any]:
-    model, peers, forwards = ours(folders), Pipelines(folders), bare(folders, 1, clock)
-    runs: dict[str, Callable[[], Any]] = {
-        "floor_ms": forwards,
-        "predict_ms": lambda: model.predict(jpeg),
-        "explain_ms": lambda: model.predict(jpeg, explain="gradcam"),
-        "pipelines_ms": lambda: peers.predict(jpeg),
-        "pipelines_gradcam_ms": lambda: peers.explain(jpeg),
-    }
-    take_turns(runs, 3, clock)
-    times = take_turns(runs, rounds, clock)
-    ratios = {
-        "predict / floor": ratio(times["predict_ms"], times["floor_ms"]),
-        "explain / floor": ratio(times["explain_ms"], times["floor_ms"]),
-        "pipelines_gradcam / explain": ratio(times["pipelines_gradcam_ms"], times["explain_ms"]),
-        "pipelines / predict": ratio(times["pipelines_ms"], times["predict_ms"]),
-    }
-    medians = {name: round(1e3 * statistics.median(values), 1) for name, values in times.items()}
-    minimum = {name: round(1e3 * min(values), 1) for name, values in times.items()}
-    return {**medians, "ratios": ratios, "minimum": minimum, "rounds": rounds}
-
-
-def ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(these, those, strict=True)), 3)
-
-
-def bulk(folders: dict[str, Path], parts: Sequence[Path], place: Path, clock: Clock) -> dict[str, Any]:
-    """Slice by slice, each contender in turn."""
-    model, peers, forwards = ours(folders), Pipelines(folders), bare(folders, 32, clock)
-    paths = [sorted(map(str, part.iterdir())) for part in parts]
-    batch_size = peers.best_batch_size(paths[0][:64], clock)
-    spent = {"floor_bulk_img_s": 0.0, "bulk_img_s": 0.0, "pipeline_bulk_img_s": 0.0}
-    total = sum(map(len, paths))
-    for i, (part, names) in enumerate(zip(parts, paths, strict=True)):
-        runs = {
-            "floor_bulk_img_s": lambda count=len(names): [forwards() for _ in range(max(1, round(count / 32)))],
-            "bulk_img_s": lambda part=part, i=i: score(model, rows_of(part), place / f"scores{i}", ScoreOptions()),
-            "pipeline_bulk_img_s": lambda names=names: peers.bulk(names, batch_size),
-        }
-        for name, (seconds,) in take_turns(runs, 1, clock).items():
-            spent[name] += seconds
-    rates = {name: round(total / seconds, 2) for name, seconds in spent.items()}
-    gain = round(rates["bulk_img_s"] / rates["pipeline_bulk_img_s"], 3)
-    return {**rates, "bulk_gain": gain, "images": total, "pipeline_batch_size": batch_size}
-
-
-def report(results: dict[str, Any]) -> None:
-    for name, value in results.items():
-        print(f"{name:24} {value}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Training throughput: the bare network, our loop, and a conventional loop, in one run on one device.
+"""Measure training throughput: the bare network, our loop, and a conventional loop, in one run on one device.
 
 - *floor*: forward, backward and optimiser step on one batch that is already in memory, and nothing else;
-- *ours*: ``training.loop``'s own steps, fed by ``training.feed`` (uint8 images cached once; on a GPU resident there) and
-  augmented by ``training.augmentation``: random resized crop, flips, rotation, colour jitter;
+- *ours*: ``lesion_hub.training.loop``'s own steps, fed by ``lesion_hub.training.feed`` (uint8 images cached once; on a GPU
+  resident there) and augmented by ``lesion_hub.training.augmentation``: random resized crop, flips, rotation, colour jitter;
 - *conventional*: a ``DataLoader`` that decodes 600x450 JPEGs of quality 90 with Pillow and augments them with torchvision's
   transforms in worker processes, and the floor's step.
 
@@ -39,23 +39,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-# Python looks for modules beside a script first, where this one has the name of the package that it measures.
+# `training` must mean the package here: Python looks beside a script first, and this script has the same name.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lesion_hub.data.artefacts import add_artefact
+from common import write_photos
+
 from lesion_hub.data.cache import CacheSpec
-from lesion_hub.data.synthetic.draw import draw_lesion
 from lesion_hub.taxonomy import label_space
-from training.augmentation import AugmentationOptions, Augmenter
-from training.augmentation.colour import blur, recolour
-from training.augmentation.draws import draw_samples
-from training.augmentation.geometry import resample
-from training.augmentation.overlays import ArtefactBank, erase
-from training.feed import Plan, TrainingFeed, open_pixels
-from training.loop import Loop, Observer
-from training.parts import Part
-from training.recipe import Recipe
-from training.samplers import natural_order
+from lesion_hub.training.augmentation import AugmentationOptions, Augmenter
+from lesion_hub.training.augmentation.draws import draw_samples
+from lesion_hub.training.augmentation.operations import ArtefactBank, blur, erase, recolour, resample
+from lesion_hub.training.data import Part
+from lesion_hub.training.feed import EpochPlan, TrainingFeed, natural_order, open_pixels
+from lesion_hub.training.loop import Loop, Observer
+from lesion_hub.training.recipe import Recipe
 
 SPACE = label_space("ham7")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,20 +78,6 @@ class Setting:
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
 
-# ------------------------------------------------------------------------------------------------ photographs
-
-
-def write_photos(folder: Path, images: int) -> list[Path]:
-    """Synthetic lesions at 600x450, a dozen drawn and the rest shifted and scattered with hair, as JPEGs of quality 90."""
-    drawn = [draw_lesion("nv", seed, (600, 450)).image for seed in range(min(12, images))]
-    paths = []
-    for number in range(images):
-        shifted = np.roll(drawn[number % len(drawn)], (7 * number, 11 * number), axis=(0, 1))
-        paths.append(folder / f"{number:05d}.jpg")
-        Image.fromarray(add_artefact(shifted, "hair", 1 + number % 3, number)).save(paths[-1], quality=90)
-    return paths
-
-
 # ------------------------------------------------------------------------------------------------ the three loops
 
 
@@ -105,7 +88,7 @@ def make_network(setting: Setting) -> nn.Module:
 
 
 def bare_step(setting: Setting) -> Callable[[Tensor, Tensor], None]:
-    """One forward, backward and step, with nothing round it."""
+    """Return a function that does one forward, backward and optimiser step, and nothing else."""
     network = make_network(setting).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9)
 
@@ -130,7 +113,7 @@ def floor_steps(setting: Setting) -> Steps:
 
 
 class JpegDataset(Dataset):
-    """What most scripts do: decode with Pillow, augment with torchvision, one image at a time."""
+    """JPEGs decoded with Pillow and augmented with torchvision, one at a time, as most scripts do."""
 
     def __init__(self, paths: list[Path], size: int) -> None:
         self.paths = paths
@@ -173,7 +156,7 @@ def conventional_steps(setting: Setting, paths: list[Path]) -> Steps:
 
 
 class Silent(Observer):
-    """An observer that is told, as any run's is, and says nothing."""
+    """An observer that reports nothing."""
 
 
 def our_steps(setting: Setting, paths: list[Path], cache: Path) -> Steps:
@@ -200,7 +183,7 @@ def our_steps(setting: Setting, paths: list[Path], cache: Path) -> Steps:
     feed = TrainingFeed(
         part,
         pixels,
-        Plan(setting.batch),
+        EpochPlan(setting.batch),
         lambda epoch: natural_order(len(paths), 0, epoch)[:whole_batches],
         augmenter,
         setting.device,
@@ -249,7 +232,7 @@ def measure(setting: Setting, paths: list[Path], cache: Path) -> dict[str, float
 
 
 def measure_ops(setting: Setting) -> dict[str, float]:
-    """Milliseconds a batch of each operation of the augmentation takes, all switched on; the quickest of 15."""
+    """Return the milliseconds that each operation of the augmentation takes per batch, all switched on; the quickest of 15."""
     options = AugmentationOptions(blur=1.0, erase=1.0, artefacts={"hair": 1.0}, artefact_layers=4)
     size, device = (setting.size, setting.size), setting.device
     height, width, _ = CacheSpec.for_size(setting.size).shape

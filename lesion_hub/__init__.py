@@ -10,8 +10,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lesion_hub.version import __version__
-
 if TYPE_CHECKING:
     from lesion_hub.errors import LesionHubError
     from lesion_hub.hub.store import info, list_versions, publish, pull
@@ -32,7 +30,12 @@ _HOME = {
     "info": "lesion_hub.hub.store",
 }
 
+__version__ = "1.0.0"
+DEFAULT_MODEL = "ham10000-trio"
+"""The model that is used where none is named."""
+
 __all__ = [
+    "DEFAULT_MODEL",
     "LabelSpace",
     "LesionClassifier",
     "LesionHubError",
@@ -48,7 +51,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import lesion_hub`` costs nothing."""
+    """Import a public name when it is first used, so that ``import lesion_hub`` loads neither torch nor datasets."""
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'lesion_hub' has no attribute {name!r}")

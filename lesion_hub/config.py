@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,14 +15,23 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lesion_hub.errors import ConfigError
+from lesion_hub.files import json_text, read_json
 from lesion_hub.taxonomy import LabelSpace, nearest, space_from_labels
 
 CONFIG_NAME = "config.json"
 ENSEMBLE_NAME = "ensemble.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+# Strict: YAML's ``yes`` is no count and ``"32"`` no number.
+Switch = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+NonNegativeCount = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+ProperShare = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 class Options(BaseModel):
@@ -66,7 +74,7 @@ class Training(Options):
 
 
 class LesionHubSection(Options):
-    """Our own key of ``config.json``: all that timm has no word for."""
+    """The key ``lesion_hub`` of ``config.json``: what timm's keys do not hold."""
 
     format_version: Literal[1] = 1
     label_space: str
@@ -148,7 +156,7 @@ class EnsembleMember(Options):
 
     @field_validator("name")
     @classmethod
-    def _stays_inside(cls, value: str) -> str:
+    def _is_name_or_repo_id(cls, value: str) -> str:
         if not (REGISTRY_NAME.fullmatch(value) or REPO_ID.fullmatch(value)):
             raise ValueError(f"member {value!r} is neither a registry name nor a Hub repo id (org/name)")
         return value
@@ -206,7 +214,7 @@ def validated(kind: type[Model], data: Mapping[str, Any], where: str) -> Model:
 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
-    """The most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
+    """Describe the most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
     path = ".".join(map(str, first["loc"]))
@@ -220,7 +228,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def _fields_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model found at ``path`` below ``kind``, looking through Optional, tuple and dict."""
+    """Return the field names of the model found at ``path`` below ``kind``, looking through Optional, tuple and dict."""
     models = _models_in(kind)
     for step in path:
         models = [
@@ -237,23 +245,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; a missing or broken file is one ConfigError line."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; a model folder holds {CONFIG_NAME} or {ENSEMBLE_NAME}") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error}); restore it from where it was published") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds a {type(data).__name__}, not an object; restore the file")
-    return data
-
-
 def dump_json(config: BaseModel) -> str:
-    """Stable JSON text of a config: the fields' own order, two-space indent, absent options left out."""
-    data = config.model_dump(mode="json", exclude_none=True)
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return the stable JSON text of a config: the fields' own order, two-space indent, absent options left out."""
+    return json_text(config.model_dump(mode="json", exclude_none=True))
 
 
 def load_model_config(folder: Path) -> ModelConfig:

@@ -23,5 +23,9 @@ class ImageError(DataError):
     """One image that cannot be decoded, or must not be."""
 
 
+class FileWriteError(LesionHubError):
+    """A file that cannot be written: a full or read-only disk, a folder that is not there."""
+
+
 class StoreError(LesionHubError):
     """A model repo or registry entry that cannot be read or written."""

@@ -13,21 +13,23 @@ import torch
 from lesion_hub.config import validated
 from lesion_hub.errors import LesionHubError
 from lesion_hub.inference import from_pretrained
-from lesion_hub.inference.bulk import Process, ScoreOptions, ScoreReport, score
-from lesion_hub.inference.rows import rows_of
+from lesion_hub.inference.bulk import Process, ScoreOptions, ScoreReport, score_in_bulk
+from lesion_hub.inference.rows import open_rows
 
 
-def this_process() -> Process:
-    """The place that ``accelerate launch`` and ``torchrun`` give a process. No process group: nothing is exchanged."""
-    return Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def this_device() -> str:
-    """The GPU of this process, or the CPU where there is none."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score this process's share; exit status 0, or 1 with one line on standard error."""
+    try:
+        report = run(parsed(arguments))
+    except LesionHubError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report.to_dict()) + "\n")
+    return 0
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="lesion_hub.score", description=__doc__)
     parser.add_argument("data", help="folder, csv or Parquet file, or Hub data set id")
     parser.add_argument("--model", required=True, help="Hub id, registry name or model folder")
@@ -46,20 +48,12 @@ def run(options: argparse.Namespace) -> ScoreReport:
     """Load the model and score this process's share."""
     sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size, "tta": options.tta}
     chosen = validated(ScoreOptions, sizes, "score")
-    source = rows_of(options.data, source=options.source, streaming=options.streaming)
-    model = from_pretrained(options.model, revision=options.revision, registry=options.registry, device=this_device())
-    return score(model, source, options.out, chosen, process=this_process())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on standard error."""
-    try:
-        report = run(parsed(arguments))
-    except LesionHubError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(report.to_dict()) + "\n")
-    return 0
+    source = open_rows(options.data, source=options.source, streaming=options.streaming)
+    # What ``accelerate launch`` and ``torchrun`` tell a process. No process group is made: nothing is exchanged.
+    process = Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    model = from_pretrained(options.model, revision=options.revision, registry=options.registry, device=device)
+    return score_in_bulk(model, source, options.out, chosen, process=process)
 
 
 if __name__ == "__main__":

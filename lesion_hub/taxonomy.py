@@ -28,6 +28,9 @@ from lesion_hub.errors import TaxonomyError
 
 ABSTAIN = -1
 
+# The spaces that say what is malignant, in the order in which they are tried. They differ in actinic keratosis.
+MALIGNANCY_SPACES = ("binary", "binary_ak_benign")
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -65,7 +68,7 @@ DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(
             _row("vasc", "Vascular lesion", False, aliases=("vascular",)),
             _row("scc", "Squamous cell carcinoma", True),
             _row("unk", "Unknown / none of the others", None, aliases=("unknown",)),
-            _row("benign", "Benign", False, f"{_BENIGN_ENTITIES}"),
+            _row("benign", "Benign", False, _BENIGN_ENTITIES),
             _row("malignant", "Malignant", True, f"{_MALIGNANT_ENTITIES} ak"),
             _row("infectious", "Infectious skin disease", False, aliases=("enfeksiyonel", "infection")),
             _row("eczema", "Eczema", False, aliases=("ekzama", "egzama")),
@@ -90,7 +93,7 @@ def _slug(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error line: the closest known word, or all of them when none is close.
+    """Return the end of an error line: the closest known word, or all of them when none is close.
 
     >>> nearest("ham8", ["ham7", "isic8"])
     "did you mean 'ham7'?"
@@ -135,7 +138,7 @@ class LabelSpace:
         return words
 
     def index(self, label: str) -> int:
-        """Position of a label, by code, full name or alias, whatever its case.
+        """Return the position of a label, by code, full name or alias, whatever its case.
 
         >>> label_space("isic8").index("SCC")
         7
@@ -148,7 +151,7 @@ class LabelSpace:
             ) from None
 
     def map_to(self, target: LabelSpace | str) -> LabelMap:
-        """The map that coarsens this space into ``target``; raises TaxonomyError where a label would have to be split.
+        """Return the map that coarsens this space into ``target``; TaxonomyError where a label would have to be split.
 
         >>> label_space("isic8").map_to("ham7").matrix.shape
         (8, 7)
@@ -157,12 +160,27 @@ class LabelSpace:
         return LabelMap(self, space, tuple(_target_index(row, self, space) for row in self.rows))
 
     def maps_to(self, target: LabelSpace | str) -> bool:
-        """Whether ``map_to`` would succeed."""
+        """Return whether ``map_to`` would succeed."""
         try:
             self.map_to(target)
         except TaxonomyError:
             return False
         return True
+
+    @cached_property
+    def malignancy_map(self) -> LabelMap | None:
+        """The map to ``benign`` and ``malignant``, by the first convention that fits; None where the labels do not say.
+
+        Its ``target`` is the convention, one of ``MALIGNANCY_SPACES``; labels that are neither (``unk``) abstain.
+
+        >>> label_space("ham7").malignancy_map.indices
+        (1, 0, 1, 1, 0, 0, 0)
+        >>> label_space("binary_ak_benign").malignancy_map.target.name
+        'binary_ak_benign'
+        >>> space_from_names(["tinea", "vitiligo"]).malignancy_map is None
+        True
+        """
+        return next((self.map_to(name) for name in MALIGNANCY_SPACES if self.maps_to(name)), None)
 
 
 def _target_index(row: Diagnosis, source: LabelSpace, target: LabelSpace) -> int:
@@ -191,7 +209,7 @@ class LabelMap:
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
-        """(C_source, C_target) of 0 and 1; the row of a label that abstains is all zero."""
+        """The matrix (C_source, C_target) of 0 and 1; the row of a label that abstains is all zero."""
         matrix = np.zeros((len(self.source), len(self.target)))
         for i, j in enumerate(self.indices):
             if j != ABSTAIN:
@@ -212,7 +230,7 @@ class LabelMap:
         """Map (..., C_source) probabilities to (..., C_target); each row keeps its mass.
 
         The mass of a label that abstains is shared among the targets in proportion to theirs, which is the distribution
-        given that the lesion is one of them; a row that abstains wholly says nothing, hence becomes uniform.
+        given that the lesion is one of them; a row whose whole mass abstains becomes uniform.
         """
         values = np.asarray(probabilities, dtype=np.float64)
         if values.ndim == 0 or values.shape[-1] != len(self.source):
@@ -250,7 +268,7 @@ LABEL_SPACES: Mapping[str, LabelSpace] = MappingProxyType(
 
 
 def label_space(name: str) -> LabelSpace:
-    """A named label space.
+    """Return the label space of that name.
 
     >>> len(label_space("isic9"))
     9
@@ -262,7 +280,7 @@ def label_space(name: str) -> LabelSpace:
 
 
 def space_from_names(names: Iterable[str], name: str = "custom") -> LabelSpace:
-    """The named space whose labels these are (by code, name or alias), else a custom space in sorted order.
+    """Return the named space whose labels these are (by code, name or alias), else a custom space in sorted order.
 
     A custom label that is a code of the table keeps its entities, so a folder tree ``mel/ nv/`` still maps to ``binary``;
     any other name is an entity of its own and maps nowhere.
@@ -306,7 +324,7 @@ def space_from_labels(name: str, labels: Sequence[str]) -> LabelSpace:
 
 
 def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
-    """The finest space that every given space maps into.
+    """Return the finest space that every given space maps into.
 
     >>> finest_common([label_space("isic8"), label_space("ham7")]).name
     'ham7'
@@ -339,7 +357,7 @@ _SITE_WORDS: Mapping[str, str] = MappingProxyType(
 
 
 def canonical_site(text: Any) -> str | None:
-    """The body site in our six words, or None when it is missing or unknown.
+    """Return the body site as one of `SITES`, or None when it is missing or unknown.
 
     >>> canonical_site("posterior torso"), canonical_site("unknown")
     ('torso', None)
@@ -348,7 +366,7 @@ def canonical_site(text: Any) -> str | None:
 
 
 def canonical_sex(text: Any) -> str | None:
-    """``male``, ``female`` or None.
+    """Return ``male`` or ``female``, or None when it is missing or unknown.
 
     >>> canonical_sex("F"), canonical_sex("unknown")
     ('female', None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 
 
 class HubServer:
@@ -33,7 +33,7 @@ class HubServer:
             return
         command = [sys.executable, "-m", "tests.hubd", "--data", str(self.data), "--port", str(self.port)]
         self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "GIT_CONFIG_NOSYSTEM": "1"})
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while not self._answers():
             if time.monotonic() > deadline or not self.runs():
                 raise RuntimeError("the loopback Hub did not start")
@@ -50,7 +50,7 @@ class HubServer:
 
     def wait_until_dead(self) -> None:
         assert self._process is not None
-        self._process.wait(PATIENCE_SECONDS)
+        self._process.wait(WAIT_SECONDS)
 
     def spoil(self, *rules: dict[str, Any]) -> None:
         """Replace the fault rules; none means that all is well again."""

@@ -6,14 +6,7 @@ import json
 
 import pytest
 
-from lesion_hub.config import (
-    EnsembleConfig,
-    ModelConfig,
-    OperatingPoint,
-    dump_json,
-    load_model_config,
-    validated,
-)
+from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint, dump_json, load_model_config, validated
 from lesion_hub.errors import ConfigError, LesionHubError
 from lesion_hub.taxonomy import label_space
 

@@ -19,11 +19,11 @@ import pytest
 import typer
 import yaml
 
+from lesion_hub import __version__
 from lesion_hub.cli import app
-from lesion_hub.version import __version__
+from lesion_hub.training import train
+from lesion_hub.training.recipe_files import load_recipe, read_yaml, shipped_recipes
 from tests.fenced_blocks import REASONS, RUN, Block, blocks_of, commands_in, prose_of
-from training import train
-from training.recipe_files import load_recipe, read_yaml, shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -124,6 +124,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     return Scratch(tmp_path_factory.mktemp("readme"), TO_RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(BLOCK_SECONDS + 60)
 @pytest.mark.parametrize("place", range(len(TO_RUN)), ids=[str(block) for block in TO_RUN])
 def test_blocks_of_the_readme_run_in_order(place: int, scratch: Scratch) -> None:
@@ -211,7 +212,10 @@ SCRIPT = re.compile(r"(training|benchmarks|examples|spaces)/.*\.(py|sh)")
 def check_command(words: list[str], *, whole: bool = True) -> None:
     if "…" in " ".join(words):
         words, whole = [word for word in words if "…" not in word], False
-    if words[0] == "lesion-hub":
+    if words[:1] == ["lesion-hub"] and words[1:2] in (["train"], ["cross-validate"], ["search"]):
+        if "--recipe" in words:
+            check_training(words[2:])
+    elif words[0] == "lesion-hub":
         optional = any(set("[]") & set(word) for word in words)
         check_lesion_hub([word.strip("[]") for word in words], whole=whole and not optional)
     for place, word in enumerate(words):

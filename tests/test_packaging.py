@@ -23,10 +23,9 @@ def config() -> configparser.ConfigParser:
 def test_every_package_is_listed(config):
     listed = set(config["options"]["packages"].split())
     found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("lesion_hub", "training")
+        ".".join((*home, *path.parent.relative_to(ROOT / top).parts))
+        for top, home in (("lesion_hub", ("lesion_hub",)), ("training", ("lesion_hub", "training")))
         for path in (ROOT / top).rglob("*.py")
-        if "__pycache__" not in path.parts
     }
     assert found <= listed, f"add to packages in setup.cfg: {sorted(found - listed)}"
 
@@ -34,7 +33,7 @@ def test_every_package_is_listed(config):
 def test_there_is_one_version(config):
     import lesion_hub
 
-    assert config["metadata"]["version"] == "attr: lesion_hub.version.__version__"
+    assert config["metadata"]["version"] == "attr: lesion_hub.__version__"
     assert f"version: {lesion_hub.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
@@ -63,9 +62,12 @@ def test_the_wheel_holds_recipes_registry_and_templates(tmp_path):
     ]
     subprocess.run(command, check=True)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "training" / "recipes").glob("*.yaml")}
-    travelling = [path for top in ("registry", "model_cards") for path in (ROOT / top).rglob("*.*") if path.is_file()]
-    expected |= {f"lesion_hub/_{path.relative_to(ROOT)}" for path in travelling if not path.name.startswith(".")}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"lesion_hub"}, "the wheel installs one top-level package"
+    expected = {f"lesion_hub/{path.relative_to(ROOT)}" for path in (ROOT / "training" / "recipes").glob("*.yaml")}
+    registry = [path for path in (ROOT / "registry").rglob("*.*") if path.is_file() and not path.name.startswith(".")]
+    expected |= {f"lesion_hub/_{path.relative_to(ROOT)}" for path in registry}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "lesion_hub").rglob("*.jinja")}
-    assert {"lesion_hub/py.typed", "lesion_hub/models/networks.py"} | expected <= names
-    assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
+    expected |= {"lesion_hub/py.typed", "lesion_hub/models/networks.py", "lesion_hub/training/train.py"}
+    assert expected <= names
+    assert [name for name in names if "_model_cards" in name] == ["lesion_hub/_model_cards/card.md.jinja"]
+    assert not [name for name in names if name.endswith((".sh", "manifest.json"))]

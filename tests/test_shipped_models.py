@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lesion_hub import DEFAULT_MODEL
 from lesion_hub.config import load_model_config
 from lesion_hub.data.splits import load_manifest
-from lesion_hub.defaults import DEFAULT_MODEL
 from lesion_hub.hub.card_check import check_card
 from lesion_hub.hub.layout import is_ensemble, load_config, verify_weights
 from lesion_hub.hub.registry import Registry, packaged_root
@@ -66,4 +66,4 @@ def test_the_readme_s_table_is_made_of_their_metrics() -> None:
     made = runpy.run_path(str(RECORDS / "results.py"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text[text.index(made["BEGIN"]) : text.index(made["END"])]
-    assert shown in made["rendered"]()
+    assert shown in made["results_section"]()

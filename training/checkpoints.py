@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.atomic import sync_folder, write_bytes
+from lesion_hub.files import remove_leftovers, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +45,18 @@ class CheckpointFolder:
         self.keep = keep
 
     def save(self, state: State, step: int) -> None:
-        """Save ``state`` as that of optimiser step ``step``; older ones go once it is safely there."""
+        """Save ``state`` as that of optimiser step ``step``, and then delete older ones."""
         _write(self.folder / f"step-{step:09d}.safetensors", state)
         for path in self._steps()[: -self.keep]:
             path.unlink()
 
     def save_best(self, state: State) -> None:
+        """Save ``state`` as that of the best epoch so far."""
         _write(self.folder / _BEST_FILE, state)
 
     def newest(self) -> State | None:
-        """The newest state that can be read, or None; a damaged file is reported and passed over."""
-        for leftover in self.folder.glob(".*.tmp-*"):
-            leftover.unlink(missing_ok=True)
+        """Read the newest state that can be read, or None; a damaged file is reported and passed over."""
+        remove_leftovers(self.folder)
         for path in reversed(self._steps()):
             try:
                 return _read(path)
@@ -65,6 +65,7 @@ class CheckpointFolder:
         return None
 
     def best(self) -> State:
+        """Read the state of the best epoch."""
         return _read(self.folder / _BEST_FILE)
 
     def _steps(self) -> list[Path]:
@@ -74,13 +75,7 @@ class CheckpointFolder:
 def _write(path: Path, state: State) -> None:
     tensors: dict[str, Tensor] = {}
     header = {"state": json.dumps(_pack(state, "", tensors)), "format": "pt"}
-    blob = save(tensors, metadata=header)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: cannot be made ({error.strerror}); choose another --out") from None
-    write_bytes(path, blob)
-    sync_folder(path.parent)
+    write_bytes(path, save(tensors, metadata=header))
 
 
 def _read(path: Path) -> State:
@@ -94,7 +89,7 @@ def _read(path: Path) -> State:
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """``value`` with its tensors moved into ``tensors`` and replaced by their names; what JSON cannot hold raises."""
+    """Copy the tensors in ``value`` into ``tensors`` and return it with their names instead; what JSON cannot hold raises."""
     if isinstance(value, Tensor):
         # A copy of its own: safetensors refuses tensors that share memory.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()

@@ -36,7 +36,8 @@ class ModelEma:
         self.decay = decay
         self.warmup = warmup
         self.updates = 0
-        self.shadow = {name: _shadow_of(value) for name, value in model.state_dict().items()}
+        values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.shadow = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
 
     @property
     def current_decay(self) -> float:
@@ -56,34 +57,26 @@ class ModelEma:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model with the averaged values inside the block; its own ones come back afterwards, bit for bit."""
+        """Put the averaged values into the model inside the block; afterwards it has its own again, bit for bit."""
         own = {name: value.clone() for name, value in model.state_dict().items()}
-        self.copy_to(model)
+        _assign(model, self.shadow)
         try:
             yield model
         finally:
             _assign(model, own)
 
-    def copy_to(self, model: nn.Module) -> None:
-        """Write the average into ``model``."""
-        _assign(model, self.shadow)
-
     def state_dict(self) -> dict[str, Any]:
-        """``{"updates": int, "shadow": {name: Tensor}}``; the tensors are the live ones."""
+        """Return ``{"updates": int, "shadow": {name: Tensor}}``; the tensors are not copied."""
         return {"updates": self.updates, "shadow": dict(self.shadow)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         if set(state["shadow"]) != set(self.shadow):
             different = min(set(state["shadow"]) ^ set(self.shadow))
             raise ConfigError(f"ema: the saved average is of another model ({different!r}); resume with the same recipe")
         self.updates = int(state["updates"])
         for name, value in state["shadow"].items():
             self.shadow[name].copy_(value)
-
-
-def _shadow_of(value: Tensor) -> Tensor:
-    held = value.detach().clone()
-    return held.float() if held.is_floating_point() else held
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
-"""From the best weights to a publishable folder: calibrate, choose operating points, measure, write, in that order.
+"""The end of a run: calibrate the best weights, choose operating points, measure, write the model folder, and publish it.
 
-Validation chooses everything; the test part is looked at once, when all is chosen. Every number comes from the path that
-users take (``lesion_hub.evaluation.scoring``): original files, the model's own preprocessing, float32.
+Everything is chosen on validation; the test part is measured once, after that. Every number comes from the path that users
+take (``lesion_hub.evaluation.scoring``): original files, the model's own preprocessing, float32.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,26 +15,28 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import classification_report
 
-from lesion_hub.config import OperatingPoint, Training
-from lesion_hub.data.splits.record import PartRecord, describe_parts
+from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
+from lesion_hub.data.splits.manifest import PartRecord, describe_parts
+from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
-from lesion_hub.evaluation.assessment import assess, calibration_effect
-from lesion_hub.evaluation.figures import draw_figures
-from lesion_hub.evaluation.predictions import check
+from lesion_hub.evaluation.assessment import assess
+from lesion_hub.evaluation.calibration import calibration_effect
+from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.run import save_figures
-from lesion_hub.evaluation.scoring import Scored, score
-from lesion_hub.hub.atomic import write_text
+from lesion_hub.evaluation.scoring import Scored, score_dataset
+from lesion_hub.files import write_text
 from lesion_hub.hub.card import write_card
 from lesion_hub.hub.format import StorageType, fold_temperature, stored_weights, write_model
 from lesion_hub.hub.layout import METRICS_NAME, SPLIT_NAME
+from lesion_hub.hub.store import publish
+from lesion_hub.hub.versions import Version, checked_notes
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
-from training.curves import draw_history
-from training.partition import Division
-from training.parts import Part
-from training.recipe import Recipe
-from training.run_folder import RunFolder
-from training.start import Start
+from lesion_hub.training.data import Part, RunData
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.reporting import draw_history
+from lesion_hub.training.run_folder import RunFolder
+from lesion_hub.training.start import Start
 
 STORAGE: StorageType = "float16"
 PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
@@ -41,7 +44,7 @@ PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run found."""
+    """The results of a finished run."""
 
     metrics: dict[str, Any]
     temperature: float
@@ -52,69 +55,65 @@ def finish(
     folder: RunFolder,
     recipe: Recipe,
     classifier: LesionClassifier,
-    division: Division,
+    data: RunData,
     history: list[dict[str, Any]],
     start: Start,
 ) -> Outcome:
-    """Write everything that a model folder holds into the run's: ``config.json`` last, but for the card made of it all."""
-    validation = division.parts["validation"]
-    temperature = calibrate(classifier, validation)
-    scored = {name: scores(classifier, part) for name, part in division.parts.items() if name != "train"}
-    points = chosen_points(scored["validation"])
-    results: dict[str, Any] = {
-        name: {"data": division.describe(name), **assessed(found, points, temperature)} for name, found in scored.items()
-    }
-    best = max(history, key=lambda record: record["balanced_accuracy"])
+    """Write all files of a model folder into the run's: ``config.json`` last but one, and then the card, made from the rest."""
+    temperature = fold_temperature_in(classifier, data.parts["validation"])
+    scored = {name: score_part(classifier, part) for name, part in data.parts.items() if name != "train"}
+    points = choose_points(scored["validation"])
+    results: dict[str, Any] = {}
     for name, found in scored.items():
-        keep(folder, name, found, results[name])
+        given = (found.probabilities, found.labels, found.groups, found.space)
+        results[name] = {
+            "data": data.describe(name),
+            **assess(*given, points=points, facts=found.facts),
+            "calibration": calibration_effect(*given, temperature),
+        }
+    for name, found in scored.items():
+        write_part(folder, name, found, results[name])
+    best = max(history, key=lambda record: record["balanced_accuracy"])
     results["training"] = {"epochs": len(history), "best": best, "recipe": published_recipe(recipe, start)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
-    folder.write_json(SPLIT_NAME, split_record(division))
-    training = provenance(recipe, division, start)
-    write_model(
-        folder.path,
-        classifier,
-        training=training,
-        temperature=temperature,
-        operating_points=points,
-        storage=STORAGE,
+    folder.write_json(SPLIT_NAME, split_record(data))
+    training = Training(
+        recipe=recipe.name,
+        # The data that the starting weights saw count too, with their licence.
+        data=(*data.sources, *start.data),
+        split_hash=data.manifest.hash,
+        seed=recipe.seed,
+        base_model=start.base_model,
+        packages={name: version(name) for name in PACKAGES},
     )
+    write_model(folder.path, classifier, training=training, temperature=temperature, operating_points=points, storage=STORAGE)
     write_card(folder.path)
     return Outcome(results, temperature, points)
 
 
-def calibrate(classifier: LesionClassifier, validation: Part) -> float:
+def fold_temperature_in(classifier: LesionClassifier, validation: Part) -> float:
     """Fit the temperature, fold it in, and round the weights as they are stored: what is measured is what is published."""
-    probabilities = scores(classifier, validation).probabilities
+    probabilities = score_part(classifier, validation).probabilities
     temperature = calibration.fit_temperature(np.log(np.maximum(probabilities, np.finfo(float).tiny)), validation.labels)
     fold_temperature(classifier, temperature)
     classifier.network.load_state_dict(stored_weights(classifier, STORAGE))
     return temperature
 
 
-def scores(classifier: LesionClassifier, part: Part) -> Scored:
-    """The part's probabilities, by the path that users take."""
-    return score(Predictor.of(classifier), part.dataset, part.space)
+def score_part(classifier: LesionClassifier, part: Part) -> Scored:
+    """Compute the part's probabilities by the path that users take."""
+    return score_dataset(Predictor.of(classifier), part.dataset, part.space)
 
 
-def chosen_points(validation: Scored) -> dict[str, OperatingPoint]:
-    """Malignancy thresholds chosen on validation; none where the labels say nothing of malignancy."""
-    question = check(validation.probabilities, validation.labels, validation.space).malignancy()
-    return {} if question is None else operating_points.choose(question.scores, question.truth)
+def choose_points(validation: Scored) -> dict[str, OperatingPoint]:
+    """Choose malignancy thresholds on validation; none where the labels say nothing of malignancy."""
+    malignancy = validation.predictions.malignancy()
+    return {} if malignancy is None else operating_points.choose(malignancy.scores, malignancy.truth)
 
 
-def assessed(found: Scored, points: dict[str, OperatingPoint], temperature: float) -> dict[str, Any]:
-    """What ``metrics.json`` says of a part."""
-    given = (found.probabilities, found.labels, found.groups, found.space)
-    return {
-        **assess(*given, points=points, facts=found.facts),
-        "calibration": calibration_effect(*given, temperature),
-    }
-
-
-def keep(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -> None:
-    """Predictions, classification report and plots of a part."""
+def write_part(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -> None:
+    """Write predictions, classification report and plots of a part."""
     labels = found.space.labels
     found.save(folder.path / f"predictions_{name}.parquet")
     report = classification_report(
@@ -129,34 +128,54 @@ def keep(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -
     save_figures(folder.plots, draw_figures(found, section), name)
 
 
-def split_record(division: Division) -> dict[str, Any]:
-    """What ``split.json`` says: how the split was made, its hash, and digests that tell others whether an image was in it."""
-    names = zip(division.dataset["image_id"][:], division.dataset["group"][:], strict=True)
-    part_of = division.manifest.part_of
-    columns: dict[str, tuple[list[str], list[str]]] = {part: ([], []) for part in division.manifest.parts}
-    for image_id, group in names:
-        if image_id in part_of:
-            columns[part_of[image_id]][0].append(image_id)
-            columns[part_of[image_id]][1].append(group)
+def split_record(data: RunData) -> dict[str, Any]:
+    """Make ``split.json``: how the split was made, its hash, and digests that tell others whether an image was in it."""
+    columns: dict[str, tuple[list[str], list[str]]] = {part: ([], []) for part in data.manifest.parts}
+    for image_id, group in zip(data.dataset["image_id"][:], data.dataset["group"][:], strict=True):
+        part = data.manifest.part_of.get(image_id)
+        if part is not None:
+            columns[part][0].append(image_id)
+            columns[part][1].append(group)
     records = {part: PartRecord.of(*found) for part, found in columns.items()}
-    return {**division.manifest.describe(), **describe_parts(records)}
+    return {**data.manifest.describe(), **describe_parts(records)}
 
 
 def published_recipe(recipe: Recipe, start: Start) -> dict[str, Any]:
-    """The recipe as ``metrics.json`` tells it; where a file of weights lies is nobody's business, so it goes by its name."""
-    told = recipe.model_dump(mode="json")
-    if isinstance(told["model"]["pretrained"], str):
-        told["model"]["pretrained"] = start.base_model if start.published else Path(told["model"]["pretrained"]).name
-    return told
+    """Return the recipe as ``metrics.json`` holds it: a file of weights by its name alone, because its folder is private."""
+    plain = recipe.model_dump(mode="json")
+    if isinstance(plain["model"]["pretrained"], str):
+        plain["model"]["pretrained"] = start.base_model if start.published else Path(plain["model"]["pretrained"]).name
+    return plain
 
 
-def provenance(recipe: Recipe, division: Division, start: Start) -> Training:
-    """Where the weights come from; what the start had seen counts, with its licence."""
-    return Training(
-        recipe=recipe.name,
-        data=(*division.sources, *start.data),
-        split_hash=division.manifest.hash,
-        seed=recipe.seed,
-        base_model=start.base_model,
-        packages={name: version(name) for name in PACKAGES},
-    )
+# ------------------------------------------------------------------------------------------------ publishing
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The name, version and notes that a run is published under."""
+
+    name: str
+    version: str
+    notes: str
+
+
+def check_publication(name: str | None, version: str | None, notes: str | None) -> Publication | None:
+    """Return the publication that the command line asks for, or None; a half-stated one is refused."""
+    if name is None:
+        if version or notes:
+            raise ConfigError("--version and --notes are for publishing; say where with --push-to")
+        return None
+    if not (REGISTRY_NAME.fullmatch(name) or REPO_ID.fullmatch(name)):
+        raise ConfigError(f"--push-to {name!r} is neither a Hub id (org/name) nor a registry name")
+    if version is None or notes is None:
+        raise ConfigError('--push-to needs --version X.Y.Z and --notes "what changed"')
+    return Publication(name, str(Version.parse(version)).removeprefix("v"), checked_notes(notes))
+
+
+def publish_run(folder: Path, publication: Publication) -> None:
+    """Publish the model in a run's folder, in the first process only."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    published = publish(folder, publication.name, version=publication.version, notes=publication.notes)
+    print(f"published {published.name} {published.version}: {published.location}")

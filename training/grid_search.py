@@ -15,38 +15,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-if not __package__:
-    # Started as a file: Python looks for modules beside it, where the package is not.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from lesion_hub.config import Options, validated
-from lesion_hub.errors import ConfigError
+from lesion_hub.files import read_json
 from lesion_hub.hub.layout import METRICS_NAME
-from training.curves import save
-from training.launch import LaunchOptions, add_run_arguments, exit_status, launch_options, make_accelerator
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
-from training.run import train_recipe
-from training.run_folder import RunFolder
+from lesion_hub.training.components import options_of
+from lesion_hub.training.launch import LaunchOptions, exit_status, launch_options, make_accelerator, run_parser
+from lesion_hub.training.optimisers import OPTIMISERS
+from lesion_hub.training.recipe_files import load_run_recipe
+from lesion_hub.training.reporting import save_figure
+from lesion_hub.training.run import claim_folder, train_recipe
 
-RESULT_NAME = "grid_search.json"
-PICTURE_NAME = "grid_search.png"
+GRID_SEARCH_NAME = "grid_search.json"
+HEAT_MAPS_NAME = "grid_search.png"
 
 
 class Grid(Options):
-    """The values of each axis."""
+    """The values of each axis of a search."""
 
     lr: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     batch_size: tuple[int, ...] = (16, 32, 64)
     optimiser: tuple[str, ...] = ("adam", "sgd")
 
     def points(self) -> list[Point]:
-        """Every combination.
+        """List every combination.
 
         >>> len(Grid().points())
         18
@@ -56,7 +52,7 @@ class Grid(Options):
 
 @dataclass(frozen=True)
 class Point:
-    """One combination."""
+    """One combination of a grid."""
 
     optimiser: str
     lr: float
@@ -68,30 +64,34 @@ class Point:
 
     @property
     def overrides(self) -> list[str]:
-        """What it changes in a recipe: options of the other optimiser go."""
+        """The ``key=value`` overrides that make a recipe this point's; options that only other optimisers have are unset."""
         chosen = [f"optimiser.name={self.optimiser}", f"optimiser.lr={self.lr!r}", f"batch_size={self.batch_size}"]
-        foreign = (
-            ["optimiser.betas=null"] if self.optimiser == "sgd" else ["optimiser.momentum=null", "optimiser.nesterov=false"]
-        )
-        return [*chosen, *foreign]
+        own = OPTIMISERS[self.optimiser].options if self.optimiser in OPTIMISERS else {}
+        foreign = {key: default for key, (_, default) in options_of(OPTIMISERS).items() if key not in own}
+        return [*chosen, *(f"optimiser.{key}={json.dumps(default)}" for key, default in foreign.items())]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="grid_search.py", description=__doc__.splitlines()[0])
-    add_run_arguments(parser)
+def main(argv: Sequence[str] | None = None, prog: str = "grid_search.py") -> int:
+    """Run the command and return its exit status (see `exit_status`)."""
+    parser = run_parser(
+        prog,
+        "Search learning rate, batch size and optimiser of a recipe by validation, or go on where this was interrupted.",
+        "--recipe melanoma10k_resnet34 --data data --out runs/grid --lr 1e-3 1e-2",
+    )
     defaults = Grid()
     parser.add_argument("--lr", nargs="+", type=float, default=defaults.lr)
     parser.add_argument("--batch-size", nargs="+", type=int, default=defaults.batch_size)
     parser.add_argument("--optimiser", nargs="+", default=defaults.optimiser)
     arguments = parser.parse_args(argv)
-    return exit_status(lambda: run(arguments))
+    return exit_status(lambda: search_and_print(arguments))
 
 
-def run(arguments: argparse.Namespace) -> None:
+def search_and_print(arguments: argparse.Namespace) -> None:
+    """Search the grid; print the points by rank and the line that trains the winner."""
     grid = validated(Grid, {name: tuple(getattr(arguments, name)) for name in Grid.model_fields}, "grid")
     ranked = search(arguments.recipe, arguments.set, grid, launch_options(arguments))
     console = Console()
-    console.print(as_table(ranked))
+    console.print(ranking_table(ranked))
     best = Point(**{name: ranked[0][name] for name in Grid.model_fields})
     changes = " ".join([*arguments.set, *best.overrides])
     line = f"now train the winner: training/train.py --recipe {arguments.recipe} --set {changes}"
@@ -99,34 +99,30 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def search(recipe: str, overrides: Sequence[str], grid: Grid, options: LaunchOptions) -> list[dict[str, Any]]:
-    """Train every point; one record each, the best first, saved with a picture under ``OUT``."""
-    base = load_recipe(recipe, overrides)
-    if not isinstance(base, Recipe):
-        raise ConfigError(f"{base.name} is an ensemble; search its members")
-    folder = RunFolder(options.out)
+    """Train every point; return a record of each, the best first, and save them with a picture under ``options.out``."""
+    instead = "search its members"
+    base = load_run_recipe(recipe, overrides, instead)
     accelerator = make_accelerator(base, options)
-    with accelerator.main_process_first():
-        folder.claim(base, restart=options.restart and accelerator.is_main_process)
-    # All points are read before the first is trained: a wrong one shows at once.
-    chosen = {point: load_recipe(recipe, [*overrides, *point.overrides]) for point in grid.points()}
+    folder = claim_folder(base, options, accelerator)
+    # The recipes of all points are made before the first is trained, so that a wrong one is refused at once.
+    recipes = {point: load_run_recipe(recipe, [*overrides, *point.overrides], instead) for point in grid.points()}
     records = []
-    for point, one in chosen.items():
-        assert isinstance(one, Recipe)
+    for point, changed in recipes.items():
         update = {"out": options.out / "points" / point.name, "measure_test": False}
-        path = train_recipe(one, options.model_copy(update=update)).path
+        path = train_recipe(changed, options.model_copy(update=update)).path
         accelerator.wait_for_everyone()
-        found = json.loads((path / METRICS_NAME).read_text(encoding="utf-8"))["validation"]
-        scores = {name: found[name] for name in ("balanced_accuracy", "accuracy", "macro_auroc")}
+        measured = read_json(path / METRICS_NAME)["validation"]
+        scores = {name: measured[name] for name in ("balanced_accuracy", "accuracy", "macro_auroc")}
         records.append({**asdict(point), **scores, "run": f"points/{point.name}"})
     records.sort(key=lambda record: record["balanced_accuracy"], reverse=True)
     if accelerator.is_main_process:
-        folder.write_json(RESULT_NAME, records)
-        draw_heat_maps(records, grid, options.out / PICTURE_NAME)
+        folder.write_json(GRID_SEARCH_NAME, records)
+        draw_heat_maps(records, grid, options.out / HEAT_MAPS_NAME)
     return records
 
 
 def draw_heat_maps(records: Sequence[dict[str, Any]], grid: Grid, path: Path) -> None:
-    """Validation balanced accuracy over learning rate and batch size, one map per optimiser, on one scale."""
+    """Draw validation balanced accuracy over learning rate and batch size, one map per optimiser, on one scale."""
     figure = Figure(figsize=(1.5 + 3.5 * len(grid.optimiser), 1.5 + 0.9 * len(grid.lr)), layout="constrained")
     axes = figure.subplots(1, len(grid.optimiser), squeeze=False)[0]
     scores = {(r["optimiser"], r["lr"], r["batch_size"]): r["balanced_accuracy"] for r in records}
@@ -141,11 +137,11 @@ def draw_heat_maps(records: Sequence[dict[str, Any]], grid: Grid, path: Path) ->
         axis.set_yticks(range(len(grid.lr)), [f"{lr:g}" for lr in grid.lr])
         axis.set(title=optimiser, xlabel="batch size", ylabel="learning rate")
     figure.colorbar(image, ax=list(axes), label="validation balanced accuracy")
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def as_table(ranked: Sequence[dict[str, Any]]) -> Table:
-    """The points, the best first."""
+def ranking_table(ranked: Sequence[dict[str, Any]]) -> Table:
+    """Make the table of the points, the best first."""
     table = Table("rank", "optimiser", "lr", "batch", "balanced accuracy", "accuracy", "macro AUROC", header_style="bold")
     for rank, record in enumerate(ranked, start=1):
         scores = (record[name] for name in ("balanced_accuracy", "accuracy", "macro_auroc"))

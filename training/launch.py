@@ -1,4 +1,4 @@
-"""What a run needs beside its recipe: places, the device, trackers."""
+"""The command line that all commands that train share, the accelerator that it asks for, and the exit status."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from accelerate.utils import (
 
 from lesion_hub.config import Options
 from lesion_hub.errors import ConfigError, LesionHubError
-from training.recipe import Recipe
-from training.watch import RunInterrupted, TrainingDiverged
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LESION_HUB_CACHE"
 # The others wait while one process decodes the images, and while it measures at the end.
-PATIENCE = timedelta(hours=6)
+PROCESS_TIMEOUT = timedelta(hours=6)
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
-_TRACKER_THERE = {
+TRACKER_INSTALLED = {
     "tensorboard": is_tensorboard_available,
     "wandb": is_wandb_available,
     "trackio": is_trackio_available,
@@ -43,7 +43,7 @@ _TRACKER_THERE = {
 
 
 class LaunchOptions(Options):
-    """The command line but for the recipe. ``measure_test`` off leaves the test part alone, as a search must."""
+    """The options of the command line, the recipe apart. A search turns ``measure_test`` off: it must not use the test part."""
 
     data: Path
     out: Path
@@ -56,12 +56,14 @@ class LaunchOptions(Options):
 
     @property
     def cache_root(self) -> Path:
-        """Where decoded images are kept, for all runs."""
+        """The folder in which all runs keep decoded images."""
         return self.cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lesion-hub").expanduser() / "images"
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every command that trains has."""
+def run_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that every command that trains has; ``prog`` is the script's name, or the command."""
+    command = f"python training/{prog}" if prog.endswith(".py") else prog
+    parser = argparse.ArgumentParser(prog=prog, description=about, epilog=f"Example: {command} {example}")
     parser.add_argument("--recipe", required=True, help="a recipe file, or the name of a shipped one")
     parser.add_argument("--data", default="data", help="data root, below which the recipe's sources lie (default: data)")
     parser.add_argument("--out", help="folder of the run; where it holds one of this recipe, that is resumed")
@@ -70,13 +72,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="forget the run that --out holds")
     parser.add_argument("--find-batch-size", action="store_true", help="take smaller parts of a batch until they fit")
-    parser.add_argument("--cache", help=f"folder of decoded images (default: {CACHE_VARIABLE}, else ~/.cache/lesion-hub)")
-    parser.add_argument("--track", choices=tuple(_TRACKER_THERE), help="also log to a tracker")
+    parser.add_argument("--cache", help=f"decoded images (default: ${CACHE_VARIABLE}/images, else ~/.cache/lesion-hub/images)")
+    parser.add_argument("--track", choices=tuple(TRACKER_INSTALLED), help="also log to a tracker")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is an accelerator")
+    return parser
 
 
 def launch_options(arguments: argparse.Namespace) -> LaunchOptions:
-    """What `add_run_arguments` understood."""
+    """Make the options from the arguments that `run_parser` adds, the recipe apart."""
     if arguments.out is None:
         raise ConfigError("--out is missing; name the folder of the run, such as runs/NAME")
     given = {name: getattr(arguments, name) for name in LaunchOptions.model_fields if hasattr(arguments, name)}
@@ -84,31 +87,24 @@ def launch_options(arguments: argparse.Namespace) -> LaunchOptions:
 
 
 def exit_status(command: Callable[[], None]) -> int:
-    """Run a command: 0 done, 1 an error that one line explains, 128 + n stopped by signal n with everything saved."""
+    """Run a command: 0 when done, 1 for an error that one line explains, 128 + n stopped by signal n with everything saved."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         command()
-    except RunInterrupted as stop:
-        _complain(stop)
-        return 128 + stop.signum
     except LesionHubError as error:
-        _complain(error, everywhere=isinstance(error, TrainingDiverged))
-        return 1
+        # Only the first process prints, unless the error may have happened in another one alone.
+        if isinstance(error, TrainingDiverged) or os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return 128 + error.signum if isinstance(error, RunInterrupted) else 1
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return 0
 
 
-def _complain(error: LesionHubError, *, everywhere: bool = False) -> None:
-    """One line, from one process unless what happened may have happened to another alone."""
-    if everywhere or os.environ.get("RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
-
-
 def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
-    """The accelerator that the launcher's environment and the recipe describe."""
-    if options.track is not None and not _TRACKER_THERE[options.track]():
+    """Make the accelerator that the launcher's environment and the recipe describe."""
+    if options.track is not None and not TRACKER_INSTALLED[options.track]():
         raise ConfigError(f"--track {options.track}: it is not installed; pip install {options.track}")
     cpu = options.cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if cpu and recipe.precision != "fp32":
@@ -120,16 +116,16 @@ def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
         mixed_precision="no" if cpu or recipe.precision == "fp32" else recipe.precision,
         log_with=options.track,
         project_dir=str(options.out),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)],
     )
     if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        # Averages, phases and checkpoints need every process to hold the whole network, and all of ours fit.
+        # The moving average, phases and checkpoints need the whole network in every process; all of ours fit into one.
         raise ConfigError(f"{made.distributed_type.value.lower()} is not supported; use distributed_type: MULTI_GPU")
     return made
 
 
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Nested options under dotted names, as trackers take them."""
+    """Put nested options under dotted names, as trackers take them."""
     flat: dict[str, str | int | float | bool] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The training loop, from the first batch to the last epoch, interrupted and resumed as often as it may be.
+"""The training loop: from the first batch to the last epoch, however often it is interrupted and resumed.
 
 All randomness of a step is a function of (seed, epoch, place in the epoch, process): shuffling, augmentation, mixing, and
 dropout too, whose generators are seeded anew for every micro-batch. So a checkpoint holds no generator state, and a run
@@ -8,7 +8,7 @@ resumed at any step is the run that was never interrupted.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,18 +18,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError
-from training.checkpoints import CheckpointFolder, State
-from training.ema import ModelEma
-from training.feed import Batch, TrainingFeed
-from training.losses import make_loss
-from training.measure import Examiner, call, quick_metrics
-from training.memory import explained
-from training.mixing import mix_batch, plan_mix
-from training.optimisers import make_optimiser, set_learning_rate
-from training.phases import phase_at, set_train_mode, set_trainable
-from training.recipe import Phase, Recipe
-from training.schedules import Schedule, make_schedule
-from training.watch import LossWatch, RunInterrupted, StopSignal, TrainingDiverged, diverged
+from lesion_hub.training.augmentation import mix_batch, plan_mix
+from lesion_hub.training.checkpoints import CheckpointFolder, State
+from lesion_hub.training.device import out_of_memory_explained
+from lesion_hub.training.ema import ModelEma
+from lesion_hub.training.feed import Batch, TrainingFeed
+from lesion_hub.training.losses import make_loss
+from lesion_hub.training.measure import PartScorer, logits_of, quick_metrics
+from lesion_hub.training.optimisers import make_optimiser, phase_at, set_learning_rate, set_train_mode, set_trainable
+from lesion_hub.training.recipe import Phase, Recipe
+from lesion_hub.training.schedules import Schedule, make_schedule
+from lesion_hub.training.stopping import LossMonitor, RunInterrupted, StopSignal, diverged
 
 # Processes must agree on when to stop, and asking costs a round trip.
 STEPS_BETWEEN_STOP_CHECKS = 8
@@ -38,7 +37,7 @@ Record = dict[str, Any]
 
 
 class Observer(Protocol):
-    """Who is told how it goes."""
+    """The methods by which the loop reports its progress."""
 
     def resume(self, history: list[Record]) -> None: ...
 
@@ -50,9 +49,10 @@ class Observer(Protocol):
 
 
 class Loop:
-    """One run of a recipe. ``network`` is on the device, bare; ``run`` leaves the best weights in it.
+    """One run of a recipe.
 
-    A checkpoint holds ``state()``: the network, its average, the optimiser, and where the run stands.
+    ``network`` is on the device and wrapped by nothing; after ``run`` it has the best weights. A checkpoint holds ``state()``:
+    the network, its moving average, the optimiser, and the place in the run.
     """
 
     phase: Phase
@@ -65,7 +65,7 @@ class Loop:
         recipe: Recipe,
         network: nn.Module,
         feed: TrainingFeed,
-        examiner: Examiner,
+        validation: PartScorer,
         accelerator: Accelerator,
         checkpoints: CheckpointFolder,
         observer: Observer,
@@ -73,15 +73,31 @@ class Loop:
         self.recipe = recipe
         self.network = network
         self.feed = feed
-        self.examiner = examiner
+        self.validation = validation
         self.accelerator = accelerator
         self.checkpoints = checkpoints
         self.observer = observer
-        self.loss = _loss_of(recipe, feed).to(accelerator.device)
+        loss, optimiser = recipe.loss, recipe.optimiser
+        self.loss = make_loss(
+            loss.name,
+            class_counts=feed.part.class_counts.tolist(),
+            class_weights=loss.class_weights,
+            label_smoothing=loss.label_smoothing,
+            reduction="none",
+            **loss.given,
+        ).to(accelerator.device)
+        made = make_optimiser(
+            optimiser.name,
+            network,
+            lr=optimiser.lr,
+            weight_decay=optimiser.weight_decay,
+            layer_decay=optimiser.layer_decay,
+            **optimiser.given,
+        )
         self.ema = None if recipe.ema is None else ModelEma(network, recipe.ema.decay, warmup=recipe.ema.warmup)
-        self.optimiser = accelerator.prepare_optimizer(_optimiser_of(recipe, network))
+        self.optimiser = accelerator.prepare_optimizer(made)
         self.wrapped: nn.Module | None = None
-        self.watch = LossWatch()
+        self.losses_seen = LossMonitor()
         self.stop = StopSignal()
         self.epoch, self.step, self.steps_done = 0, 0, 0
         self.sums = torch.zeros(3, device=accelerator.device)  # loss, right, images of this epoch so far
@@ -89,7 +105,7 @@ class Loop:
         self.history: list[Record] = []
 
     def run(self) -> list[Record]:
-        """Train from the newest checkpoint, or from the start, to the end; the epochs' records."""
+        """Train from the newest checkpoint, or from the start, to the end; return the epochs' records."""
         saved = self.checkpoints.newest()
         if saved is not None:
             self.load(saved)
@@ -106,14 +122,15 @@ class Loop:
 
     @property
     def finished(self) -> bool:
-        patience = self.recipe.early_stopping
-        late = patience is not None and _epochs_without_rise(self.history, patience.min_delta) >= patience.patience
-        return late or self.epoch >= self.recipe.epochs
+        stopping = self.recipe.early_stopping
+        if stopping is not None and _epochs_without_rise(self.history, stopping.min_delta) >= stopping.patience:
+            return True
+        return self.epoch >= self.recipe.epochs
 
     # -------------------------------------------------------------------------------------------- an epoch
 
     def enter_epoch(self, saved: State | None) -> None:
-        """Where a phase begins, or the run is resumed within one, set up what trains and how fast."""
+        """Set the trainable layers and the schedule, where a phase begins or the run is resumed from ``saved`` within one."""
         self.phase, span = phase_at(self.recipe.phases, self.epoch, self.recipe.epochs)
         self.epoch_started = time.monotonic()
         self.images_done = 0
@@ -122,7 +139,15 @@ class Loop:
         set_trainable(self.network, self.phase)
         steps = self.feed.steps_per_epoch
         self.phase_start = span.start
-        self.schedule = _schedule_of(self.recipe, self.phase.lr, len(span) * steps, steps)
+        chosen, total_steps = self.recipe.schedule, len(span) * steps
+        self.schedule = make_schedule(
+            chosen.name,
+            lr=self.recipe.optimiser.lr if self.phase.lr is None else self.phase.lr,
+            total_steps=total_steps,
+            # At most half of a phase: a short one would be all warm-up otherwise.
+            warmup_steps=min(round(chosen.warmup_epochs * steps), total_steps // 2),
+            **chosen.given,
+        )
         if saved is not None and saved["phase_start"] == span.start:
             self.schedule.load_state_dict(saved["schedule"])
         # Which parameters have gradients is fixed when a network is wrapped for several processes: so once per phase.
@@ -131,43 +156,40 @@ class Loop:
         self.forward = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
 
     def unwrap(self) -> None:
-        """Free the bare network of what accelerate put around it and into it."""
+        """Remove accelerate's wrappers from the network, and free the memory that they hold."""
         if self.wrapped is not None:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         self.wrapped = None
 
     def train_epoch(self) -> None:
-        """All optimiser steps of the epoch that are still to be done."""
+        """Do the optimiser steps of the epoch that are not done yet."""
         self.observer.begin_epoch(self.epoch, self.step)
         set_train_mode(self.network, self.phase)
         for batch in self.feed.epoch(self.epoch, start=self.step):
-            with explained(self.recipe):
+            with out_of_memory_explained(self.recipe):
                 self.backward(batch)
             if batch.closes_step:
                 self.update()
-                self.pause()
-        self.watch.settle()
+                self.save_or_stop()
+        self.losses_seen.check_all()
 
     def backward(self, batch: Batch) -> None:
-        """Forward and backward of one micro-batch; processes exchange gradients once per optimiser step."""
+        """Run one micro-batch forward and backward; processes exchange gradients once per optimiser step."""
         rank, classes = self.accelerator.process_index, len(self.feed.part.space)
         _seed_generators(self.recipe.seed, self.epoch, batch.number, rank)
         images, targets = batch.images, batch.targets
         if self.recipe.mixing.active:
             plan = plan_mix(self.recipe.mixing, len(targets), self.recipe.seed, self.epoch, batch.number, rank)
             images, targets = mix_batch(images, targets, classes, plan)
-        with self.exchange_if(batch.closes_step):
-            logits = call(self.forward, images, batch.metadata)
+        with nullcontext() if batch.closes_step else self.accelerator.no_sync(self.wrapped):
+            logits = logits_of(self.forward, images, batch.metadata)
             losses = self.loss(logits, targets)
             self.accelerator.backward((losses * batch.weights).sum())
         self.count(batch, logits.detach(), losses.detach())
 
-    def exchange_if(self, closes_step: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if closes_step else self.accelerator.no_sync(self.wrapped)
-
     def update(self) -> None:
-        """One optimiser step, with what hangs on it."""
+        """Do one optimiser step at this step's learning rate: clip, step, update the moving average, report, count."""
         set_learning_rate(self.optimiser.optimizer, self.lr_at(self.step))
         if self.recipe.clip is not None:
             self.accelerator.unscale_gradients(self.optimiser)
@@ -176,15 +198,16 @@ class Loop:
         self.optimiser.zero_grad()
         if self.ema is not None:
             self.ema.update(self.network)
-        self.observer.step(self.step + 1, self.watch.latest, self.lr_at(self.step))
+        self.observer.step(self.step + 1, self.losses_seen.latest, self.lr_at(self.step))
         self.step += 1
         self.steps_done += 1
 
     def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step of this epoch."""
         return self.schedule.lr_at((self.epoch - self.phase_start) * self.feed.steps_per_epoch + step)
 
     def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
-        """Keep the sums of the epoch on the device, and an eye on the loss."""
+        """Add a micro-batch to the epoch's sums, on the device, and its mean loss to those that are checked."""
         self.last_rows = batch.indices
         valid = batch.weights > 0
         right = (logits.argmax(dim=1) == batch.targets) & valid
@@ -192,10 +215,10 @@ class Loop:
         self.images_done += len(losses)
         mean = (losses * valid).sum() / valid.sum().clamp_min(1)
         place = f"epoch {self.epoch + 1}, step {self.step + 1}"
-        self.watch.add(mean, place, lambda: self.feed.names(batch.indices))
+        self.losses_seen.add(mean, place, lambda: self.feed.names(batch.indices))
 
-    def pause(self) -> None:
-        """Save where it is due, and leave where the run was asked to stop."""
+    def save_or_stop(self) -> None:
+        """Save a checkpoint where one is due; where the run was asked to stop, save one and raise `RunInterrupted`."""
         every = self.recipe.checkpoints.every_steps
         asked = self.asked_to_stop()
         if asked or (every is not None and self.steps_done % every == 0):
@@ -204,6 +227,7 @@ class Loop:
             raise RunInterrupted(f"stopped in epoch {self.epoch + 1}, step {self.step}; saved, run again to resume", asked)
 
     def asked_to_stop(self) -> int:
+        """Return the signal that asked any process to stop, 0 for none."""
         if self.accelerator.num_processes == 1:
             return self.stop.signum
         if self.steps_done % STEPS_BETWEEN_STOP_CHECKS and self.step != self.feed.steps_per_epoch:
@@ -211,7 +235,7 @@ class Loop:
         return int(self.accelerator.gather(torch.tensor([self.stop.signum], device=self.accelerator.device)).max())
 
     def end_epoch(self) -> None:
-        """Measure on validation, record, save; the best weights apart."""
+        """Measure on validation, record the epoch, save the weights if they are the best so far, and save a checkpoint."""
         self.check_finite()
         record = self.measure()
         best = record["balanced_accuracy"] > max((r["balanced_accuracy"] for r in self.history), default=-1.0)
@@ -228,11 +252,16 @@ class Loop:
             raise RunInterrupted(f"stopped after epoch {self.epoch}; saved, run again to resume", asked)
 
     def measure(self) -> Record:
-        """The record of the epoch: its training sums, and validation under the weights that would be published."""
+        """Make the record of the epoch: its training sums, and validation under the weights that would be published."""
         seconds = time.monotonic() - self.epoch_started
-        agree_on_buffers(self.network, self.ema, self.accelerator)
+        if self.accelerator.num_processes > 1:
+            # Every process takes the first one's batch-norm statistics, so that all measure the same network.
+            shadow = {} if self.ema is None else self.ema.shadow
+            averages = [shadow[name] for name, _ in self.network.named_buffers() if name in shadow]
+            for tensor in [*self.network.buffers(), *averages]:
+                torch.distributed.broadcast(tensor, src=0)
         with nullcontext() if self.ema is None else self.ema.applied(self.network):
-            logits = self.examiner.logits(self.network)
+            logits = self.validation.logits(self.network)
         loss, right, images = self.accelerator.reduce(self.sums, "sum").tolist()
         return {
             "epoch": self.epoch + 1,
@@ -240,7 +269,7 @@ class Loop:
             "lr": self.lr_at(self.step - 1),
             "train_loss": loss / images,
             "train_accuracy": right / images,
-            **quick_metrics(logits, self.examiner.part.labels),
+            **quick_metrics(logits, self.validation.part.labels),
             "images_per_second": self.images_done * self.accelerator.num_processes / seconds,
             "seconds": seconds,
         }
@@ -248,7 +277,7 @@ class Loop:
     # -------------------------------------------------------------------------------------------- saving
 
     def state(self) -> State:
-        """All that decides how the run goes on."""
+        """Collect everything that the rest of the run depends on."""
         scaler = self.accelerator.scaler
         return {
             "weights": self.network.state_dict(),
@@ -266,7 +295,7 @@ class Loop:
         }
 
     def load(self, state: State) -> None:
-        """Stand where ``state`` was taken; `enter_epoch` takes the schedule's part of it."""
+        """Go back to where ``state`` was saved; its schedule is restored by `enter_epoch`."""
         if state["processes"] != self.accelerator.num_processes:
             raise ConfigError(
                 f"{self.checkpoints.folder}: the run was trained by {state['processes']} processes and this one has "
@@ -284,34 +313,24 @@ class Loop:
             self.sums.copy_(state["sums"])
 
     def save(self) -> None:
+        """Save a checkpoint, unless the network has diverged."""
         self.check_finite()
         state = self.state()
         if self.accelerator.is_main_process:
             self.checkpoints.save(state, self.steps_done)
 
     def check_finite(self) -> None:
-        """Stop before a network that has diverged is measured, or replaces one that has not."""
-        self.watch.settle()
+        """Raise `TrainingDiverged` before a diverged network is measured, or saved in place of a good one."""
+        self.losses_seen.check_all()
         if not torch.stack([parameter.detach().norm() for parameter in self.network.parameters()]).isfinite().all():
-            raise TrainingDiverged(diverged("the weights are no longer finite", self.place, self.feed.names(self.last_rows)))
-
-    @property
-    def place(self) -> str:
-        return f"epoch {self.epoch + 1}, step {self.step}"
+            place = f"epoch {self.epoch + 1}, step {self.step}"
+            raise diverged("the weights are no longer finite", place, self.feed.names(self.last_rows))
 
     def save_best(self, record: Record) -> None:
+        """Save the weights that would be published."""
         with nullcontext() if self.ema is None else self.ema.applied(self.network):
             if self.accelerator.is_main_process:
                 self.checkpoints.save_best({"weights": self.network.state_dict(), "record": record})
-
-
-def agree_on_buffers(network: nn.Module, ema: ModelEma | None, accelerator: Accelerator) -> None:
-    """Give every process the first one's batch-norm statistics, so that all measure the same network."""
-    if accelerator.num_processes == 1:
-        return
-    averages = [] if ema is None else [ema.shadow[name] for name, _ in network.named_buffers() if name in ema.shadow]
-    for tensor in [*network.buffers(), *averages]:
-        torch.distributed.broadcast(tensor, src=0)
 
 
 def _seed_generators(*place: int) -> None:
@@ -320,7 +339,7 @@ def _seed_generators(*place: int) -> None:
 
 
 def _epochs_without_rise(history: list[Record], min_delta: float) -> int:
-    """How many epochs ago validation balanced accuracy last rose by more than ``min_delta``."""
+    """Count the epochs since validation balanced accuracy last rose by more than ``min_delta``."""
     best, since = -1.0, 0
     for record in history:
         if record["balanced_accuracy"] > best + min_delta:
@@ -328,44 +347,3 @@ def _epochs_without_rise(history: list[Record], min_delta: float) -> int:
         else:
             since += 1
     return since
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _loss_of(recipe: Recipe, feed: TrainingFeed) -> nn.Module:
-    loss = recipe.loss
-    return make_loss(
-        loss.name,
-        class_counts=feed.part.class_counts.tolist(),
-        class_weights=loss.class_weights,
-        label_smoothing=loss.label_smoothing,
-        reduction="none",
-        **_given(gamma=loss.gamma, beta=loss.beta, tau=loss.tau),
-    )
-
-
-def _optimiser_of(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    chosen = recipe.optimiser
-    return make_optimiser(
-        chosen.name,
-        network,
-        lr=chosen.lr,
-        weight_decay=chosen.weight_decay,
-        nesterov=chosen.nesterov,
-        layer_decay=chosen.layer_decay,
-        **_given(momentum=chosen.momentum, betas=chosen.betas),
-    )
-
-
-def _schedule_of(recipe: Recipe, lr: float | None, total_steps: int, steps_per_epoch: int) -> Schedule:
-    # A short phase would be all warm-up otherwise.
-    warmup = min(round(recipe.schedule.warmup_epochs * steps_per_epoch), total_steps // 2)
-    return make_schedule(
-        recipe.schedule.name,
-        lr=recipe.optimiser.lr if lr is None else lr,
-        total_steps=total_steps,
-        warmup_steps=warmup,
-        **recipe.schedule.shape,
-    )

@@ -1,38 +1,27 @@
 """What a training run does, as frozen, validated options: one object per section of a recipe file.
 
-Every default is the value a section has when the recipe leaves it out; ``train.py --print-recipe`` shows them all.
+Every default is the value a section has when the recipe leaves it out; ``train.py --print-recipe`` shows them all. The
+options of single losses, optimisers and schedules are declared where those are (`LOSSES`, `OPTIMISERS`, `SCHEDULES`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from lesion_hub.config import Options
-from lesion_hub.errors import ConfigError, TaxonomyError
-from lesion_hub.models.classifier import require_architecture
+from lesion_hub.config import Count, NonNegative, NonNegativeCount, Options, Positive, ProperShare, Switch
+from lesion_hub.files import sha256_of_json
 from lesion_hub.models.networks import build_head
+from lesion_hub.models.zoo import require_architecture
 from lesion_hub.taxonomy import label_space, nearest
-from training.augmentation import AugmentationOptions
-from training.losses import LOSSES
-from training.mixing import MixingOptions
-from training.optimisers import OPTIMISERS
-from training.samplers import SAMPLERS
-from training.schedules import SCHEDULES, make_schedule
-
-# Strict numbers: YAML's ``yes`` is no count and ``"32"`` no number.
-Count = Annotated[int, Field(strict=True, ge=1)]
-NonNegativeCount = Annotated[int, Field(strict=True, ge=0)]
-Number = Annotated[float, Field(strict=True)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
-NonNegative = Annotated[float, Field(strict=True, ge=0)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-ProperShare = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Switch = Annotated[bool, Field(strict=True)]
+from lesion_hub.training.augmentation import AugmentationOptions, MixingOptions
+from lesion_hub.training.components import as_value_error, given_options, is_own, options_of, owners_of, with_options_of
+from lesion_hub.training.feed import SAMPLERS
+from lesion_hub.training.losses import LOSSES, check_own_loss
+from lesion_hub.training.optimisers import OPTIMISERS
+from lesion_hub.training.schedules import SCHEDULES, make_schedule
 
 
 def _one_of(value: str, known: Iterable[str]) -> str:
@@ -44,7 +33,7 @@ def _one_of(value: str, known: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------------------ data
 
 
-class Source(Options):
+class SourceOptions(Options):
     """One data set below the data root (or a Hub data set id), read by ``lesion_hub.data.read``.
 
     ``part`` keeps one part of the split that the set's authors published. ``license`` follows the data into the weights.
@@ -66,7 +55,7 @@ class Source(Options):
         return self.name or self.layout or self.folder
 
 
-class Split(Options):
+class PartitionOptions(Options):
     """How ``train`` is divided where validation or test have no source of their own.
 
     ``grouped`` deals whole groups (lesions, patients, near-duplicate images) out class by class; ``official`` takes the split
@@ -84,7 +73,7 @@ class Split(Options):
     seed: NonNegativeCount = 0
 
     @model_validator(mode="after")
-    def _possible(self) -> Split:
+    def _possible(self) -> PartitionOptions:
         if self.validation + self.test >= 1:
             raise ValueError(f"split.validation {self.validation} + split.test {self.test} leave nothing to train on")
         if (self.kind == "manifest") != (self.manifest is not None):
@@ -92,14 +81,14 @@ class Split(Options):
         return self
 
 
-class Draw(Options):
+class DrawOptions(Options):
     """A balanced draw: ``per_class`` training images of every class, with replacement, drawn once."""
 
     per_class: Count
     seed: NonNegativeCount = 0
 
 
-class Data(Options):
+class DataOptions(Options):
     """Where images and labels come from. ``validation`` and ``test`` are cut from ``train`` where they name no source.
 
     ``space`` null is the space that the labels themselves make. ``cache_size`` is the short side of the cached training
@@ -107,11 +96,11 @@ class Data(Options):
     """
 
     space: str | None = None
-    train: tuple[Source, ...] = Field(default=(Source(),), min_length=1)
-    validation: tuple[Source, ...] = ()
-    test: tuple[Source, ...] = ()
-    split: Split = Split()
-    draw: Draw | None = None
+    train: tuple[SourceOptions, ...] = Field(default=(SourceOptions(),), min_length=1)
+    validation: tuple[SourceOptions, ...] = ()
+    test: tuple[SourceOptions, ...] = ()
+    split: PartitionOptions = PartitionOptions()
+    draw: DrawOptions | None = None
     cache_size: Count | None = None
     cache_aspect: Positive | None = None
 
@@ -119,10 +108,8 @@ class Data(Options):
     @classmethod
     def _known_space(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
+            with as_value_error():
                 label_space(value)
-            except TaxonomyError as error:
-                raise ValueError(str(error)) from None
         return value
 
     @field_validator("train", "validation", "test", mode="before")
@@ -131,7 +118,7 @@ class Data(Options):
         return (value,) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _validated_on_something(self) -> Data:
+    def _validated_on_something(self) -> DataOptions:
         drawn = self.split.kind == "grouped" and not self.validation
         if drawn and self.split.validation == 0:
             raise ValueError("split.validation is 0 and there is no validation source; every run needs one to choose by")
@@ -143,7 +130,7 @@ class Data(Options):
 # ------------------------------------------------------------------------------------------------ model
 
 
-class Model(Options):
+class ModelOptions(Options):
     """The network. ``pretrained`` is true (what timm downloads), false, the path of a .safetensors file, or a published
     model (``name`` or ``org/name``, with ``@v1.0.0`` to pin it), whose data and licence then follow into the new weights.
 
@@ -161,21 +148,20 @@ class Model(Options):
     @field_validator("backbone")
     @classmethod
     def _known(cls, value: str) -> str:
-        try:
+        with as_value_error():
             require_architecture(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
         return value
 
     @field_validator("head")
     @classmethod
     def _buildable(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
         if value is not None:
-            build_head(value, 8, 2)
+            with as_value_error():
+                build_head(value, 8, 2)
         return value
 
     @model_validator(mode="after")
-    def _one_dropout(self) -> Model:
+    def _one_dropout(self) -> ModelOptions:
         if self.head is not None and self.drop_rate:
             raise ValueError("drop_rate is for timm's own classifier; state the dropout inside head, as 'drop 0.3'")
         return self
@@ -184,32 +170,55 @@ class Model(Options):
 # ------------------------------------------------------------------------------------------------ objective and order
 
 
-class Loss(Options):
-    """The loss (see ``training.losses``); an option left null is the loss's own default."""
+@with_options_of(LOSSES)
+class LossOptions(Options):
+    """The loss (see ``lesion_hub.training.losses``); an option left null is the loss's own default.
+
+    ``beta`` is that of ``class_weights: effective``. ``name`` may be a loss of your own, ``package.module:name``, which
+    ``options`` are then for.
+    """
 
     name: str = "cross_entropy"
     class_weights: Literal["inverse", "effective"] | None = None
     label_smoothing: ProperShare = 0.0
-    gamma: NonNegative | None = None
     beta: ProperShare | None = None
-    tau: NonNegative | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _one_of(value, LOSSES)
+        return value if is_own(value) else _one_of(value, LOSSES)
 
     @model_validator(mode="after")
-    def _options_fit(self) -> Loss:
-        for option, owners in (("gamma", ("focal", "class_balanced_focal")), ("tau", ("logit_adjusted",))):
-            if getattr(self, option) is not None and self.name not in owners:
-                raise ValueError(f"{option} belongs to {' and '.join(owners)}, not to {self.name}; drop it")
-        if self.beta is not None and self.class_weights != "effective" and self.name != "class_balanced_focal":
+    def _options_fit(self) -> LossOptions:
+        row = LOSSES.get(self.name)
+        for option in given_options(self, LOSSES):
+            if row is None or option not in row.options:
+                owners = " and ".join(owners_of(LOSSES, option))
+                raise ValueError(f"{option} belongs to {owners}, not to {self.name}; drop it")
+        effective = self.class_weights == "effective" or (row is not None and row.class_weights == "effective")
+        if self.beta is not None and not effective:
             raise ValueError("beta belongs to class_weights: effective; drop it, or set those")
+        if row is None:
+            with as_value_error():
+                check_own_loss(self.name, self.options)
+        elif self.options:
+            raise ValueError(f"options are for a loss of your own (package.module:name), not for {self.name}; drop them")
         return self
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that the recipe states, as ``make_loss`` takes them."""
+        beta = {} if self.beta is None else {"beta": self.beta}
+        return {**beta, **given_options(self, LOSSES), **self.options}
 
-class Sampler(Options):
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes are told apart by what they dump: without options of its own one stays what it was before there were any.
+        return {key: value for key, value in dump(self).items() if key != "options" or value}
+
+
+class SamplerOptions(Options):
     """The order of an epoch: ``natural`` (every image once), ``weighted`` (classes drawn evenly), ``balanced`` (data.draw)."""
 
     kind: str = "natural"
@@ -220,15 +229,13 @@ class Sampler(Options):
         return _one_of(value, SAMPLERS)
 
 
-class Optimiser(Options):
+@with_options_of(OPTIMISERS)
+class OptimiserOptions(Options):
     """The optimiser. ``layer_decay`` multiplies the learning rate once more for every layer further from the head."""
 
     name: str = "adamw"
     lr: Positive = 3e-4
     weight_decay: NonNegative = 0.0
-    momentum: ProperShare | None = None
-    nesterov: Switch = False
-    betas: tuple[ProperShare, ProperShare] | None = None
     layer_decay: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
 
     @field_validator("name")
@@ -237,45 +244,42 @@ class Optimiser(Options):
         return _one_of(value, OPTIMISERS)
 
     @model_validator(mode="after")
-    def _options_fit(self) -> Optimiser:
-        if self.name != "sgd" and (self.momentum is not None or self.nesterov):
-            raise ValueError(f"momentum and nesterov belong to sgd, not {self.name}; drop them")
-        if self.name == "sgd" and self.betas is not None:
-            raise ValueError("betas belong to adam and adamw, not sgd; drop them")
+    def _options_fit(self) -> OptimiserOptions:
+        for option in self.given:
+            if option not in OPTIMISERS[self.name].options:
+                owners = owners_of(OPTIMISERS, option)
+                theirs = [key for key in options_of(OPTIMISERS) if owners_of(OPTIMISERS, key) == owners]
+                raise ValueError(f"{' and '.join(theirs)} belong to {' and '.join(owners)}, not {self.name}; drop them")
         return self
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options of the optimiser's own that the recipe states, as ``make_optimiser`` takes them."""
+        return given_options(self, OPTIMISERS)
 
-class Schedule(Options):
+
+@with_options_of(SCHEDULES)
+class ScheduleOptions(Options):
     """The learning rate over each phase, after a linear warm-up; an option left null is the schedule's own default."""
 
     name: str = "cosine"
     warmup_epochs: NonNegative = 0.0
-    final: NonNegative | None = None
-    factor: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
-    patience: NonNegativeCount | None = None
-    min_delta: NonNegative | None = None
-    milestones: tuple[Share, ...] | None = None
-    rising: Share | None = None
-    start_divisor: Positive | None = None
 
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
         return _one_of(value, SCHEDULES)
 
-    @property
-    def shape(self) -> dict[str, Any]:
-        """The options given, as ``make_schedule`` takes them."""
-        given = self.model_dump(exclude={"name", "warmup_epochs"}, exclude_none=True)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-
     @model_validator(mode="after")
-    def _options_fit(self) -> Schedule:
-        try:
-            make_schedule(self.name, lr=1.0, total_steps=1, **self.shape)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+    def _options_fit(self) -> ScheduleOptions:
+        with as_value_error():
+            make_schedule(self.name, lr=1.0, total_steps=1, **self.given)
         return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options of the schedule's own that the recipe states, as ``make_schedule`` takes them."""
+        return given_options(self, SCHEDULES)
 
 
 class Phase(Options):
@@ -299,14 +303,14 @@ class EarlyStopping(Options):
     min_delta: NonNegative = 0.0
 
 
-class Ema(Options):
+class EmaOptions(Options):
     """Exponential moving average of the weights; it is what is validated and published."""
 
     decay: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.999
     warmup: Switch = True
 
 
-class Checkpoints(Options):
+class CheckpointOptions(Options):
     """When to save (always at the end of an epoch) and how many to keep beside the best."""
 
     every_steps: Count | None = None
@@ -320,12 +324,12 @@ class Recipe(Options):
     """One training run, complete but for the data root."""
 
     name: str = "recipe"
-    data: Data
-    model: Model
-    loss: Loss = Loss()
-    sampler: Sampler = Sampler()
-    optimiser: Optimiser = Optimiser()
-    schedule: Schedule = Schedule()
+    data: DataOptions
+    model: ModelOptions
+    loss: LossOptions = LossOptions()
+    sampler: SamplerOptions = SamplerOptions()
+    optimiser: OptimiserOptions = OptimiserOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
     phases: tuple[Phase, ...] = (Phase(),)
     augmentation: AugmentationOptions | None = AugmentationOptions()
     mixing: MixingOptions = MixingOptions()
@@ -336,9 +340,9 @@ class Recipe(Options):
     precision: Literal["bf16", "fp16", "fp32"] = "fp32"
     channels_last: Switch = False
     compile: Switch = False
-    ema: Ema | None = None
+    ema: EmaOptions | None = None
     early_stopping: EarlyStopping | None = None
-    checkpoints: Checkpoints = Checkpoints()
+    checkpoints: CheckpointOptions = CheckpointOptions()
     seed: NonNegativeCount = 0
 
     @field_validator("phases")
@@ -356,13 +360,14 @@ class Recipe(Options):
     def _sections_agree(self) -> Recipe:
         if (self.data.draw is not None) != (self.sampler.kind == "balanced"):
             raise ValueError("data.draw and sampler.kind: balanced go together; give both or neither")
-        if self.loss.name == "bce" and self.data.space is not None and len(label_space(self.data.space)) != 2:
-            raise ValueError(f"loss bce is for two classes and {self.data.space} has more; use cross_entropy")
+        loss, space = LOSSES.get(self.loss.name), self.data.space
+        if loss is not None and loss.binary and space is not None and len(label_space(space)) != 2:
+            raise ValueError(f"loss {self.loss.name} is for two classes and {space} has more; use cross_entropy")
         return self
 
     def fingerprint(self) -> str:
-        """Hex sha256 of everything the recipe says."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """Hash everything the recipe says: 64 hex digits."""
+        return sha256_of_json(self.model_dump(mode="json"))
 
 
 class EnsembleRecipe(Options):

@@ -12,11 +12,11 @@ import yaml
 from lesion_hub.config import validated
 from lesion_hub.errors import ConfigError
 from lesion_hub.taxonomy import nearest
-from training.recipe import EnsembleRecipe, Recipe
+from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 
 SHIPPED = Path(__file__).resolve().parent / "recipes"
 
-# YAML 1.1 reads 1e-3 as a word; people write learning rates so.
+# YAML 1.1 reads 1e-3, as people write learning rates, as a string.
 _EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
 
 
@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package.
+    """Name the recipes that come with the package.
 
     >>> "ham10000_default" in shipped_recipes()
     True
@@ -62,8 +62,16 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe | E
     return recipe_from(content, path.name, default_name=path.stem)
 
 
+def load_run_recipe(recipe: str | Path, overrides: Sequence[str], instead: str) -> Recipe:
+    """Read the recipe of one run as `load_recipe` does; an ensemble's is refused, and ``instead`` says what to do."""
+    loaded = load_recipe(recipe, overrides)
+    if not isinstance(loaded, Recipe):
+        raise ConfigError(f"{loaded.name} is an ensemble; {instead}")
+    return loaded
+
+
 def recipe_from(content: Mapping[str, Any], where: str, *, default_name: str = "recipe") -> Recipe | EnsembleRecipe:
-    """A recipe from plain data; one line that starts with ``where`` when it cannot be."""
+    """Make a recipe of plain data; a mistake is one line that starts with ``where``."""
     named = {"name": default_name, **content}
     if named.get("kind") == "ensemble":
         return validated(EnsembleRecipe, named, where)
@@ -71,7 +79,7 @@ def recipe_from(content: Mapping[str, Any], where: str, *, default_name: str = "
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one."""
+    """Find the file of a recipe given by path or by the name of a shipped one."""
     path = Path(recipe).expanduser()
     if path.is_file():
         return path
@@ -84,7 +92,7 @@ def find_recipe(recipe: str | Path) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; plain data only, so that no recipe can run code."""
+    """Read the mapping in a YAML file, of plain data only: reading it cannot run code."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -113,41 +121,27 @@ def _override(content: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML ({_yaml_problem(error)})") from None
     place: Any = content
-    for step in steps[:-1]:
-        place = _enter(place, step, override)
-    _put(place, steps[-1], value, override)
-
-
-def _enter(place: Any, step: str, override: str) -> Any:
-    if isinstance(place, dict):
-        if place.get(step) is None:
-            place[step] = {}
-        return place[step]
-    return place[_position(place, step, override)]
-
-
-def _put(place: Any, step: str, value: Any, override: str) -> None:
-    if isinstance(place, dict):
-        place[step] = value
-    else:
-        place[_position(place, step, override)] = value
-
-
-def _position(place: Any, step: str, override: str) -> int:
-    if not isinstance(place, list):
-        raise ConfigError(f"--set {override!r}: what comes before {step!r} is a single value and has no parts")
-    if not step.isdigit() or int(step) >= len(place):
-        raise ConfigError(f"--set {override!r}: {step!r} is no position in a list of {len(place)}; count from 0")
-    return int(step)
+    for number, step in enumerate(steps, start=1):
+        if isinstance(place, list):
+            if not step.isdigit() or int(step) >= len(place):
+                raise ConfigError(f"--set {override!r}: {step!r} is no position in a list of {len(place)}; count from 0")
+        elif not isinstance(place, dict):
+            raise ConfigError(f"--set {override!r}: what comes before {step!r} is a single value and has no parts")
+        part = int(step) if isinstance(place, list) else step
+        if number == len(steps):
+            place[part] = value
+        elif isinstance(place, dict) and place.get(part) is None:
+            place[part] = {}
+        place = place[part]
 
 
 def dump_recipe(recipe: Recipe | EnsembleRecipe) -> str:
-    """The resolved recipe as YAML that ``load_recipe`` reads back to an equal one."""
+    """Write the resolved recipe as YAML that ``load_recipe`` reads back to an equal one."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The dotted key where two plain recipes first differ, with both values, or None."""
+    """Return the dotted key where two plain recipes first differ, with both values, or None."""
     for key in dict.fromkeys([*one, *other]):
         left, right = one.get(key), other.get(key)
         if left == right:

@@ -1,26 +1,31 @@
-"""What a person sees of a run: where it stands, a line per epoch, a table at the end."""
+"""The reports of a run: a progress bar, a line per epoch, the log, a table at the end, and the curves of its epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.finish import Outcome
-from training.recipe import Recipe
-from training.run_folder import RunFolder
+from lesion_hub.files import write_bytes
+from lesion_hub.hub.measures import TRAINING_HEADLINES
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.run_folder import RunFolder
 
-HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "ece")
+if TYPE_CHECKING:
+    from lesion_hub.training.finish import Outcome
 
 
 class Report:
-    """Follows a run on the terminal, in ``log.jsonl`` and in the trackers; only the first process speaks.
+    """Reports the loop's progress on the terminal, in ``log.jsonl`` and to the trackers; only the first process prints.
 
-    The bar counts optimiser steps of the whole run, so that its remaining time is that of the run.
+    The bar counts the optimiser steps of the whole run, so its remaining time is that of the run.
     """
 
     def __init__(self, recipe: Recipe, folder: RunFolder, steps_per_epoch: int, accelerator: Accelerator) -> None:
@@ -52,7 +57,8 @@ class Report:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
+        """Print one line, whatever the width of the terminal."""
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def resume(self, history: Sequence[dict[str, Any]]) -> None:
@@ -60,42 +66,45 @@ class Report:
         self.history = list(history)
 
     def begin_epoch(self, epoch: int, step: int) -> None:
+        """Show that ``epoch`` begins, at ``step`` 0 unless it is resumed."""
         self.epoch = epoch
         done = epoch * self.steps_per_epoch + step
         self.progress.update(self.task, description=f"epoch {epoch + 1}/{self.recipe.epochs}", completed=done)
 
     def step(self, step: int, loss: float, lr: float) -> None:
+        """Show that optimiser steps up to ``step`` of the epoch are done, with the latest loss."""
         done = self.epoch * self.steps_per_epoch + step
         self.progress.update(self.task, completed=done, loss=loss, lr=lr)
 
     def end_epoch(self, record: dict[str, Any], best: bool) -> None:
+        """Log and print the record of an epoch."""
         self.history.append(record)
         if self.accelerator.is_main_process:
             self.folder.write_log(self.history)
         self.accelerator.log({key: value for key, value in record.items() if key != "phase"}, step=record["epoch"])
         if best:
             self.progress.update(self.task, best=record["balanced_accuracy"])
-        self.say(epoch_line(record, self.recipe.epochs, best))
+        self.print_line(epoch_line(record, self.recipe.epochs, best))
 
     def summary(self, outcome: Outcome) -> None:
-        """The table at the end: headline measures of each part, and what else is worth knowing."""
+        """Print the headline measures of each part, the published epoch, the operating points and the folder."""
         parts = {name: outcome.metrics[name] for name in ("validation", "test") if name in outcome.metrics}
         table = Table("measure", title=self.recipe.name, show_header=True, header_style="bold")
         for part in parts:
             table.add_column(part, justify="right")
-        for name in HEADLINES:
+        for name in TRAINING_HEADLINES:
             values = [part.get(name) for part in parts.values()]
             table.add_row(name.replace("_", " "), *("-" if value is None else f"{value:.3f}" for value in values))
         self.console.print(table)
         best = outcome.metrics["training"]["best"]["epoch"]
-        self.say(f"published epoch {best} of {len(self.history)}, temperature {outcome.temperature:.3f}")
+        self.print_line(f"published epoch {best} of {len(self.history)}, temperature {outcome.temperature:.3f}")
         for name, point in outcome.operating_points.items():
-            self.say(f"operating point {name}: suspicious from {point.threshold:.3f}")
-        self.say(f"model folder: {self.folder.path}")
+            self.print_line(f"operating point {name}: suspicious from {point.threshold:.3f}")
+        self.print_line(f"model folder: {self.folder.path}")
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, best: bool) -> str:
-    """One epoch on one line.
+    """Describe one epoch on one line.
 
     >>> record = {"epoch": 2, "phase": "all", "lr": 0.1, "train_loss": 1.0, "validation_loss": 1.5, "accuracy": 0.5}
     >>> record |= {"balanced_accuracy": 0.4, "images_per_second": 100.0, "seconds": 1.0}
@@ -107,3 +116,32 @@ def epoch_line(record: Mapping[str, Any], epochs: int, best: bool) -> str:
         f"val loss {record['validation_loss']:.4f}  acc {record['accuracy']:.3f}  bal acc {record['balanced_accuracy']:.3f}  "
         f"lr {record['lr']:.2e}  {record['images_per_second']:.0f} img/s  {record['seconds']:.0f} s{'  best' if best else ''}"
     )
+
+
+def draw_history(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw loss, accuracy, balanced accuracy and learning rate over the epochs, the published epoch marked."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2)
+    epochs = [record["epoch"] for record in history]
+    panels = (
+        ("Loss", (("train_loss", "training"), ("validation_loss", "validation"))),
+        ("Accuracy", (("train_accuracy", "training"), ("accuracy", "validation"))),
+        ("Balanced accuracy", (("balanced_accuracy", "validation"),)),
+        ("Learning rate", (("lr", "end of epoch"),)),
+    )
+    best = max(history, key=lambda record: record["balanced_accuracy"])["epoch"]
+    for axis, (title, lines) in zip(axes.flat, panels, strict=True):
+        for key, label in lines:
+            axis.plot(epochs, [record[key] for record in history], marker="o", markersize=3, label=label)
+        axis.axvline(best, color="0.6", linestyle=":", label=f"published epoch {best}")
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_bytes(path, picture.getvalue())

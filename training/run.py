@@ -1,38 +1,44 @@
-"""One run from recipe to publishable folder: reads the data, builds the parts of the loop, runs it, finishes."""
+"""A run from recipe to publishable folder, and an ensemble of runs.
+
+`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members one
+by one and describes what they make together; its ``ensemble.json`` pins *published* members, so publish each member's
+folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from lesion_hub.config import load_model_config
 from lesion_hub.data.cache import CacheSpec
+from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
-from lesion_hub.taxonomy import LabelSpace
-from training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
-from training.feed import Plan, TrainingFeed, open_pixels, usual_aspect
-from training.finish import finish
-from training.launch import LaunchOptions, flattened, make_accelerator
-from training.loop import Loop
-from training.measure import Examiner
-from training.memory import with_fitting_batch
-from training.partition import read_division
-from training.parts import Part
-from training.recipe import Recipe
-from training.reporting import Report
-from training.run_folder import RunFolder
-from training.samplers import Indices, epoch_order
-from training.start import Start, start_of
+from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
+from lesion_hub.training.data import Part, read_run_data
+from lesion_hub.training.device import with_fitting_batch
+from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
+from lesion_hub.training.finish import finish
+from lesion_hub.training.launch import LaunchOptions, flattened, make_accelerator
+from lesion_hub.training.loop import Loop
+from lesion_hub.training.measure import PartScorer
+from lesion_hub.training.recipe import EnsembleRecipe, Recipe
+from lesion_hub.training.recipe_files import load_recipe
+from lesion_hub.training.reporting import Report
+from lesion_hub.training.run_folder import RunFolder
+from lesion_hub.training.start import build_classifier, start_of
 
-PICTURED = 4
+IMAGES_PICTURED = 4
+MEMBERS_NAME = "ensemble_members.json"
 
 
 def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped; returns the finished folder."""
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder."""
     folder = RunFolder(options.out)
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
@@ -43,42 +49,34 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
         accelerator.print(f"{folder.path}: this run is finished; --restart trains it anew")
         return folder
     accelerator.init_trackers("lesion-hub", config=flattened(recipe.model_dump(mode="json")))
-    division = read_division(recipe, options, folder, accelerator)
+    data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
-    start.refuse_seen(division.held_out())
-    classifier = build_classifier(recipe, division.space, start)
+    start.refuse_seen(data.held_out())
+    classifier = build_classifier(recipe, data.space, start)
     if options.find_batch_size and not folder.started:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
-            folder.reclaim(recipe)
+            folder.write_recipe(recipe)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
-    feed, examiner = build_feeds(recipe, classifier, division.parts, accelerator, options, folder)
+    feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
     with Report(recipe, folder, feed.steps_per_epoch, accelerator) as report:
         checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-        history = Loop(recipe, classifier.network, feed, examiner, accelerator, checkpoints, report).run()
+        history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
     if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, division, history, start)
+        outcome = finish(folder, recipe, classifier, data, history, start)
         report.summary(outcome)
     for tracker in accelerator.trackers:
         tracker.finish()
     return folder
 
 
-def build_classifier(recipe: Recipe, space: LabelSpace, start: Start) -> LesionClassifier:
-    """The recipe's network with the weights of its start, fresh ones being a function of the seed."""
-    torch.manual_seed(recipe.seed)
-    model = recipe.model
-    return LesionClassifier.create(
-        model.backbone,
-        space,
-        head=model.head,
-        metadata=model.metadata,
-        pretrained=start.weights,
-        image_size=model.image_size,
-        crop_pct=model.crop_pct,
-        drop_rate=model.drop_rate,
-    )
+def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator) -> RunFolder:
+    """Claim ``options.out`` for several runs after one recipe, each in a folder below it; one process claims it first."""
+    folder = RunFolder(options.out)
+    with accelerator.main_process_first():
+        folder.claim(recipe, restart=options.restart and accelerator.is_main_process)
+    return folder
 
 
 def build_feeds(
@@ -88,11 +86,11 @@ def build_feeds(
     accelerator: Accelerator,
     options: LaunchOptions,
     folder: RunFolder,
-) -> tuple[TrainingFeed, Examiner]:
-    """The training feed and the examiner of the validation part, on one kind of cached images."""
-    config, device = classifier.input_config, accelerator.device
+) -> tuple[TrainingFeed, PartScorer]:
+    """Make the training feed and the scorer of the validation part, which read images cached in the same way."""
+    config, device, train = classifier.input_config, accelerator.device, parts["train"]
     side = recipe.data.cache_size or math.floor(min(config.input_size[1:]) / config.crop_pct)
-    spec = CacheSpec.for_size(side, aspect=recipe.data.cache_aspect or usual_aspect(parts["train"].images))
+    spec = CacheSpec.for_size(side, aspect=recipe.data.cache_aspect or usual_aspect(train.images))
     with accelerator.local_main_process_first():
         pixels = {name: open_pixels(parts[name], spec, options.cache_root, device) for name in ("train", "validation")}
     augmenter = Augmenter(
@@ -104,29 +102,67 @@ def build_feeds(
         channels_last=recipe.channels_last,
     )
     if accelerator.is_main_process:
-        rows = np.arange(min(PICTURED, len(parts["train"])))
+        rows = np.arange(min(IMAGES_PICTURED, len(train)))
         images = pixels["train"].reader.read(rows)
-        picture = augmentation_picture(images, augmenter, stretch=pixels["train"].stretch(rows))
-        picture.save(folder.picture_file)
-    plan = Plan(
+        augmentation_picture(images, augmenter, stretch=pixels["train"].stretch(rows)).save(folder.picture_file)
+    has_batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in classifier.network.modules())
+    plan = EpochPlan(
         recipe.batch_size,
         recipe.accumulation,
         accelerator.process_index,
         accelerator.num_processes,
-        smallest=2 if has_batch_norm(classifier.network) else 1,
+        smallest=2 if has_batch_norm else 1,
     )
-    feed = TrainingFeed(parts["train"], pixels["train"], plan, partial(order_of, recipe, parts["train"]), augmenter, device)
+
+    def order(epoch: int) -> np.ndarray:
+        return epoch_order(recipe.sampler.kind, train.labels, recipe.seed, epoch, draw=train.draw)
 
     def prepare(images: torch.Tensor, stretch: np.ndarray) -> torch.Tensor:
         return eval_batch(images, config, stretch=stretch, channels_last=recipe.channels_last)
 
-    return feed, Examiner(parts["validation"], pixels["validation"], prepare, accelerator, recipe.batch_size)
+    feed = TrainingFeed(train, pixels["train"], plan, order, augmenter, device)
+    return feed, PartScorer(parts["validation"], pixels["validation"], prepare, accelerator, recipe.batch_size)
 
 
-def order_of(recipe: Recipe, part: Part, epoch: int) -> Indices:
-    """The rows that an epoch shows, in order."""
-    return epoch_order(recipe.sampler.kind, part.labels, recipe.seed, epoch, draw=part.draw)
+# ------------------------------------------------------------------------------------------------ ensembles
 
 
-def has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+def train_ensemble(recipe: EnsembleRecipe, options: LaunchOptions) -> Path:
+    """Train the members that are not finished into ``OUT/members/NAME``; return the path of the file that describes them."""
+    members = load_members(recipe)
+    accelerator = make_accelerator(next(iter(members.values())), options)
+    folder = claim_folder(recipe, options, accelerator)
+    for name, member in members.items():
+        train_recipe(member, options.model_copy(update={"out": options.out / "members" / name}))
+    accelerator.wait_for_everyone()
+    described = [
+        {
+            "folder": f"members/{name}",
+            "recipe": member.name,
+            "weight": weight,
+            "weights_sha256": load_model_config(options.out / "members" / name).lesion_hub.weights_sha256,
+        }
+        for (name, member), weight in zip(members.items(), recipe.weights, strict=True)
+    ]
+    if accelerator.is_main_process:
+        folder.write_json(MEMBERS_NAME, {"name": recipe.name, "combine": recipe.combine, "members": described})
+    return options.out / MEMBERS_NAME
+
+
+def load_members(recipe: EnsembleRecipe) -> dict[str, Recipe]:
+    """Load the members' recipes by name; members that would not see the same data are refused."""
+    members: dict[str, Recipe] = {}
+    for place in recipe.members:
+        member = load_recipe(place, recipe.set)
+        if not isinstance(member, Recipe):
+            raise ConfigError(f"{recipe.name}: member {place} is an ensemble itself; name its members")
+        if member.name in members:
+            raise ConfigError(f"{recipe.name}: two members are called {member.name!r}; give them names of their own")
+        members[member.name] = member
+    first = next(iter(members.values()))
+    for member in members.values():
+        if member.data.model_copy(update={"cache_size": None}) != first.data.model_copy(update={"cache_size": None}):
+            raise ConfigError(
+                f"{recipe.name}: {member.name} has another data section than {first.name}; members must share split and draw"
+            )
+    return members

@@ -1,6 +1,7 @@
-"""The folder of one run: which recipe it belongs to, and where everything in it lies.
+"""The folder of one run: which recipe it belongs to, and the paths of the files in it.
 
-It is at once a publishable model folder: what a repo holds lies beside what stays at home (checkpoints, log, recipe).
+It is also the model folder that is published: the files of a repo lie beside those that are not published (checkpoints, log,
+recipe).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any, TypeVar
 
 from lesion_hub.config import CONFIG_NAME
 from lesion_hub.errors import ConfigError
-from lesion_hub.hub.atomic import write_text
+from lesion_hub.files import write_json, write_text
 from lesion_hub.hub.layout import CARD_NAME
-from training.checkpoints import CheckpointFolder
-from training.recipe import EnsembleRecipe, Recipe
-from training.recipe_files import dump_recipe, first_difference, read_yaml
+from lesion_hub.training.checkpoints import CheckpointFolder
+from lesion_hub.training.recipe import EnsembleRecipe, Recipe
+from lesion_hub.training.recipe_files import dump_recipe, first_difference, read_yaml
 
 R = TypeVar("R", Recipe, EnsembleRecipe)
 
@@ -41,7 +42,7 @@ class RunFolder:
 
     @property
     def picture_file(self) -> Path:
-        """Augmented training images. Not among the plots, which are published: these are pictures of people's lesions."""
+        """Augmented training images: pictures of people's lesions, and so not among the plots, which are published."""
         return self.path / "augmented_samples.png"
 
     @property
@@ -59,19 +60,23 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether all was written: the card comes last."""
+        """Whether everything is written: the card is written last."""
         return (self.path / CARD_NAME).is_file()
 
     def checkpoints(self, keep: int) -> CheckpointFolder:
+        """Open the folder of checkpoints, of which the ``keep`` newest stay."""
         return CheckpointFolder(self.path / "checkpoints", keep)
 
     def claim(self, recipe: R, *, restart: bool = False, any_batch: bool = False) -> R:
-        """Make the folder this recipe's; one that is another's is refused, unless to ``restart``: that forgets the run there.
+        """Make the folder this recipe's; refuse one that is another's, unless ``restart`` is set: that deletes the run there.
 
-        Returns the recipe to go on with: under ``any_batch`` the batch size that the run there found to fit is kept.
+        Returns the recipe to train: with ``any_batch`` its batch size is the one that the run there found to fit.
         """
         if restart:
-            self._forget()
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            files = (self.recipe_file, self.log_file, self.draw_file, self.manifest_file)
+            for path in (self.path / CARD_NAME, self.path / CONFIG_NAME, *files):
+                path.unlink(missing_ok=True)
         if self.recipe_file.is_file():
             there = read_yaml(self.recipe_file)
             if any_batch:
@@ -88,28 +93,17 @@ class RunFolder:
             raise ConfigError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
         if self.finished:
             raise ConfigError(f"{self.path}: holds a model but no recipe.yaml; choose another --out")
-        write_text(self.recipe_file, dump_recipe(recipe))
+        self.write_recipe(recipe)
         return recipe
 
-    def reclaim(self, recipe: Recipe) -> None:
-        """Note the recipe again, with what was found out about it since."""
+    def write_recipe(self, recipe: Recipe | EnsembleRecipe) -> None:
+        """Write the resolved recipe."""
         write_text(self.recipe_file, dump_recipe(recipe))
 
-    def _forget(self) -> None:
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-        for name in (
-            CARD_NAME,
-            CONFIG_NAME,
-            self.recipe_file.name,
-            self.log_file.name,
-            self.draw_file.name,
-            self.manifest_file.name,
-        ):
-            (self.path / name).unlink(missing_ok=True)
-
     def write_log(self, history: list[dict[str, Any]]) -> None:
-        """The epochs so far, a JSON object per line."""
+        """Write the epochs so far, a JSON object per line."""
         write_text(self.log_file, "".join(json.dumps(record) + "\n" for record in history))
 
     def write_json(self, name: str, value: Any) -> None:
-        write_text(self.path / name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        """Write ``value`` as the file ``name``."""
+        write_json(self.path / name, value)

@@ -1,4 +1,7 @@
-"""Learning rates as functions of the optimiser step."""
+"""Learning rates as functions of the optimiser step.
+
+A schedule is a class and a row of `SCHEDULES`, which states the keys that it has in a recipe.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from lesion_hub.config import NonNegative, NonNegativeCount, Positive, Share
 from lesion_hub.errors import ConfigError
 from lesion_hub.taxonomy import nearest
+from lesion_hub.training.components import Component, check_options
 
 
 @dataclass
@@ -25,7 +32,7 @@ class Schedule(ABC):
     warmup_steps: int = 0
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of optimiser step ``step``, 0 to total_steps - 1; the last one's beyond."""
+        """Return the learning rate of optimiser step ``step``, 0 to total_steps - 1; the last one's beyond."""
         if step < self.warmup_steps:
             return self._shape(0.0, 0) * (step + 1) / (self.warmup_steps + 1)
         proper, length = step - self.warmup_steps, self.total_steps - self.warmup_steps
@@ -33,21 +40,23 @@ class Schedule(ABC):
 
     @abstractmethod
     def _shape(self, progress: float, step: int) -> float:
-        """The rate after the warm-up: ``progress`` from 0 (its first step) to 1 (its last), ``step`` from 0."""
+        """Return the rate after the warm-up: ``progress`` from 0 (its first step) to 1 (its last), ``step`` from 0."""
 
-    def observe(self, metric: float) -> None:  # noqa: B027 - most schedules take no notice
+    def observe(self, metric: float) -> None:  # noqa: B027 - most schedules do not depend on it
         """Tell the schedule a validation metric (higher is better)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it has learned from metrics, as JSON types."""
+        """Return what it keeps of the metrics that it was told, as JSON types."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - most schedules have no state
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 @dataclass
 class Constant(Schedule):
+    """``lr`` throughout."""
+
     def _shape(self, progress: float, step: int) -> float:
         return self.lr
 
@@ -95,9 +104,9 @@ class Step(Schedule):
 
 @dataclass
 class Plateau(Schedule):
-    """Multiplied by ``factor`` when the metric has not risen by more than ``min_delta`` for more than ``patience`` looks.
+    """Multiplied by ``factor`` when the metric has not risen by more than ``min_delta`` in more than ``patience`` epochs.
 
-    It never falls below ``final * lr``. Where `observe` is told at the same steps, the same run follows.
+    It never falls below ``final * lr``. The same metrics at the same steps give the same rates.
     """
 
     final: float = 0.0
@@ -130,19 +139,24 @@ class Plateau(Schedule):
         self.reductions = int(state["reductions"])
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant,
-    "cosine": Cosine,
-    "one_cycle": OneCycle,
-    "step": Step,
-    "plateau": Plateau,
+_FINAL = {"final": (NonNegative | None, None)}
+_FACTOR = {"factor": (Annotated[float, Field(strict=True, gt=0, lt=1)] | None, None)}
+
+SCHEDULES = {
+    "constant": Component(Constant),
+    "cosine": Component(Cosine, _FINAL),
+    "one_cycle": Component(OneCycle, {**_FINAL, "rising": (Share | None, None), "start_divisor": (Positive | None, None)}),
+    "step": Component(Step, {**_FACTOR, "milestones": (tuple[Share, ...] | None, None)}),
+    "plateau": Component(
+        Plateau, {**_FINAL, **_FACTOR, "patience": (NonNegativeCount | None, None), "min_delta": (NonNegative | None, None)}
+    ),
 }
 
 
-def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: int = 0, **shape: Any) -> Schedule:
-    """The schedule called ``name``: constant, cosine, one_cycle, step or plateau.
+def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
+    """Make the schedule called ``name``: constant, cosine, one_cycle, step or plateau.
 
-    ``shape`` holds the options of that kind: ``final`` (a share of ``lr``: cosine, one_cycle, plateau), ``factor``
+    ``options`` are those of that row of `SCHEDULES`: ``final`` (a share of ``lr``: cosine, one_cycle, plateau), ``factor``
     (step, plateau), ``patience`` and ``min_delta`` (plateau), ``milestones`` (step), ``rising`` and ``start_divisor``
     (one_cycle). Those that the kind does not have are refused.
 
@@ -154,11 +168,8 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: int =
         raise ConfigError(f"unknown schedule {name!r}; {nearest(name, SCHEDULES)}")
     if not 0 <= warmup_steps < max(total_steps, 1):
         raise ConfigError(f"schedule {name}: {warmup_steps} warm-up steps leave none of {total_steps}; shorten the warm-up")
-    kind = SCHEDULES[name]
-    known = [key for key, entry in kind.__dataclass_fields__.items() if entry.init]
-    if unknown := sorted(set(shape) - set(known)):
-        raise ConfigError(f"schedule {name}: no option {unknown[0]!r}; {nearest(unknown[0], known)}")
-    return kind(lr=lr, total_steps=total_steps, warmup_steps=warmup_steps, **shape)
+    check_options(f"schedule {name}", options, SCHEDULES[name].options)
+    return SCHEDULES[name].make(lr=lr, total_steps=total_steps, warmup_steps=warmup_steps, **options)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

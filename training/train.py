@@ -1,7 +1,7 @@
 """Train one recipe: ``accelerate launch training/train.py --recipe ham10000_default --data data/ --out runs/ham``.
 
 The same command resumes a run that was interrupted. On one device plain ``python training/train.py`` will do, and where the
-package is installed ``python -m training.train``. See docs/train.md.
+package is installed ``python -m lesion_hub.training.train`` or ``lesion-hub train``. See docs/train.md.
 """
 
 from __future__ import annotations
@@ -9,29 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-if not __package__:
-    # Started as a file: Python looks for modules beside it, where the package is not.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion_hub.errors import ConfigError
-from training.ensemble import train_ensemble
-from training.launch import add_run_arguments, exit_status, launch_options
-from training.publishing import check_publication, publish_run
-from training.recipe import EnsembleRecipe
-from training.recipe_files import dump_recipe, load_recipe
-from training.run import train_recipe
+from lesion_hub.training.finish import check_publication, publish_run
+from lesion_hub.training.launch import exit_status, launch_options, run_parser
+from lesion_hub.training.recipe import EnsembleRecipe
+from lesion_hub.training.recipe_files import dump_recipe, load_recipe
+from lesion_hub.training.run import train_ensemble, train_recipe
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """See `exit_status` for what is returned."""
-    arguments = parser().parse_args(argv)
-    return exit_status(lambda: run(arguments))
+def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
+    """Run the command and return its exit status (see `exit_status`)."""
+    arguments = parser(prog).parse_args(argv)
+    return exit_status(lambda: show_or_train(arguments))
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Show, train or train and publish the recipe."""
+def show_or_train(arguments: argparse.Namespace) -> None:
+    """Show, train, or train and publish the recipe."""
     recipe = load_recipe(arguments.recipe, arguments.set)
     if arguments.print_recipe:
         print(dump_recipe(recipe), end="")
@@ -48,9 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
         publish_run(options.out, publication)
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
-    add_run_arguments(made)
+def parser(prog: str = "train.py") -> argparse.ArgumentParser:
+    """Make the command's parser."""
+    made = run_parser(
+        prog, "Train a recipe, or go on where its run was interrupted.", "--recipe demo --data demo/samples --out runs/demo"
+    )
     made.add_argument("--print-recipe", action="store_true", help="show the resolved recipe and stop")
     made.add_argument("--push-to", metavar="NAME", help="publish the result to a Hub id (org/name) or a registry name")
     made.add_argument("--version", metavar="X.Y.Z", help="version to publish as")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lesion_hub.app.options import AppOptions
     from lesion_hub.app.serving import Running, build, launch
 
-_HOME = {
+_MODULES = {
     "AppOptions": "lesion_hub.app.options",
     "Running": "lesion_hub.app.serving",
     "build": "lesion_hub.app.serving",
@@ -21,6 +21,6 @@ __all__ = ["AppOptions", "Running", "build", "launch"]
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: Gradio takes a second, and options need none of it."""
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'lesion_hub.app' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""From a request to its answer: mistakes become one message on the page, and nothing of what went wrong here is shown."""
+"""Handlers of the requests of the page and of programs: an error becomes one message, and nobody is shown a stack trace."""
 
 from __future__ import annotations
 
@@ -11,45 +11,35 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from lesion_hub.app import fragments, pictures, words
-from lesion_hub.app.batch import Results
-from lesion_hub.app.cards import model_summary
-from lesion_hub.app.intake import Upload, check_batch
-from lesion_hub.app.service import DEFAULT_METHOD, Service
-from lesion_hub.errors import LesionHubError
+from lesion_hub.app.gradio_internals import hidden_file
+from lesion_hub.app.model_facts import model_summary
+from lesion_hub.app.service import DEFAULT_METHOD, BatchResults, Service
+from lesion_hub.app.uploads import FileStore, Upload
+from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.inference.attribution import METHODS
+from lesion_hub.taxonomy import SEXES, SITES, nearest
 
 logger = logging.getLogger(__name__)
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-def message_of(error: Exception) -> str:
-    """What a person is told. Only our own errors speak; of any other the log gets the details."""
+def _message_of(error: Exception) -> str:
+    """Return the message that a person is shown: our own errors' text; any other error is logged, and not told."""
     if isinstance(error, LesionHubError):
         return str(error)
     logger.error("a request failed", exc_info=error)
     return words.OUR_FAULT
 
 
-def for_programs(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """An endpoint whose mistakes reach the client as one line, and are no stack trace in our log."""
-
-    @wraps(function)
-    def endpoint(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the last line of defence
-            raise gr.Error(message_of(error), print_exception=False) from None
-
-    return endpoint
-
-
 @dataclass(frozen=True)
 class Handlers:
-    """The page's and the programs' requests over one service."""
+    """The handlers of one service's requests; ``files`` holds the files that they receive and return."""
 
     service: Service
-    stopped: set[str] = field(default_factory=set)
+    files: FileStore
+    cancelled: set[str] = field(default_factory=set)
 
     # -------------------------------------------------------------------------------------------- the page
 
@@ -63,51 +53,52 @@ class Handlers:
         method: str | None,
         label: str | None,
     ) -> tuple[str, ...]:
-        """(warnings, bars, malignancy, members, look) as HTML; with a mistake its message and nothing else."""
+        """Return (warnings, bars, malignancy, members, heat maps) as HTML; after an error its message and four empty texts."""
         try:
             patient = {"age": age, "sex": sex, "site": site}
-            reading = self.service.read(upload, model=model, patient=patient, method=method or DEFAULT_METHOD, label=label)
+            answer = self.service.predict(upload, model=model, patient=patient, method=method or DEFAULT_METHOD, label=label)
             return (
-                fragments.warnings(reading),
-                fragments.bars(reading),
-                fragments.malignancy(reading),
-                fragments.members(reading),
-                fragments.look(reading, self.service.options),
+                fragments.warnings_html(answer),
+                fragments.bars_html(answer),
+                fragments.malignancy_html(answer),
+                fragments.members_html(answer),
+                fragments.heat_maps_html(answer, self.service.options),
             )
         except Exception as error:  # noqa: BLE001 - the last line of defence
-            return fragments.trouble(message_of(error)), "", "", "", ""
+            return fragments.render("error", text=_message_of(error)), "", "", "", ""
 
     def explain_again(self, upload: Upload | None, *values: Any) -> Any:
-        """``analyse`` with another method or label; nothing happens before there is an image."""
+        """Analyse again after another method or label was chosen; change nothing where there is no image yet."""
         return tuple(gr.skip() for _ in range(5)) if upload is None else self.analyse(upload, *values)
 
     def batch_page(self, uploads: list[Upload], model: str | None, request: gr.Request) -> Iterator[tuple[str, str, str]]:
-        """(progress, table, downloads) as HTML, again after each file, until it is done or cancelled."""
+        """Yield (progress, table, downloads) as HTML after each file, until the batch is done or cancelled."""
         visitor = str(request.session_hash)
-        self.stopped.discard(visitor)
-        results = Results(self.service.options.display_side)
+        self.cancelled.discard(visitor)
+        results = BatchResults(self.service.options.display_side)
         total = len(uploads)
+
+        def shown(word: str = "analysed") -> tuple[str, str]:
+            progress = fragments.render("batch_progress", done=len(results.items), total=total, word=word)
+            return progress, fragments.batch_table_html(results.items)
+
         try:
-            check_batch(uploads, self.service.options)
-            yield fragments.batch_progress(0, total), "", ""
-            for item in self.service.read_many(_handed_over(uploads), model=model):
+            items = self.service.predict_batch(uploads, model=model)
+            yield *shown(), ""
+            for item in items:
                 results.add(item)
-                if visitor in self.stopped:
+                if visitor in self.cancelled:
                     break
-                yield fragments.batch_progress(len(results.items), total), fragments.batch_table(results.items), ""
-            word = "analysed, then cancelled" if visitor in self.stopped else "analysed"
-            yield (
-                fragments.batch_progress(len(results.items), total, word),
-                fragments.batch_table(results.items),
-                fragments.downloads(results),
-            )
+                yield *shown(), ""
+            word = "analysed, then cancelled" if visitor in self.cancelled else "analysed"
+            yield *shown(word), fragments.downloads_html(results)
         except Exception as error:  # noqa: BLE001 - the last line of defence
-            yield fragments.trouble(message_of(error)), fragments.batch_table(results.items), ""
+            yield fragments.render("error", text=_message_of(error)), fragments.batch_table_html(results.items), ""
 
     def cancel_batch(self, request: gr.Request) -> str:
-        """Stop this visitor's batch behind the file that is being read; the rows so far stay."""
-        self.stopped.add(str(request.session_hash))
-        return fragments.cancelled()
+        """Stop this visitor's batch after the file that is being analysed; the rows so far stay."""
+        self.cancelled.add(str(request.session_hash))
+        return fragments.render("cancelled")
 
     # -------------------------------------------------------------------------------------------- programs
 
@@ -119,9 +110,9 @@ class Handlers:
         sex: str | None = None,
         site: str | None = None,
     ) -> dict[str, Any]:
-        """What the model estimates from an image of a lesion. Not a diagnosis."""
-        reading = self.service.read(image, model=model, patient={"age": age, "sex": sex, "site": site})
-        return {**reading.to_dict(), "notice": words.NOTICE}
+        """Estimate what an image of a lesion shows. Not a diagnosis."""
+        answer = self.service.predict(image, model=model, patient={"age": age, "sex": sex, "site": site})
+        return {**answer.to_dict(), "notice": words.NOTICE}
 
     def explain(
         self,
@@ -131,30 +122,88 @@ class Handlers:
         member: str | None = None,
         model: str | None = None,
     ) -> tuple[Upload, dict[str, Any]]:
-        """The image under the heat map of what speaks for a label (default: the most probable), averaged or one member's."""
-        reading = self.service.read(image, model=model, method=method or DEFAULT_METHOD, label=label)
-        assert image is not None
-        chosen = self.service.member(reading, member)
-        content = pictures.overlay(reading.prediction, self.service.options.display_side, chosen)
-        answer = reading.to_dict()
-        answer["explanation"]["member"] = chosen
-        return Upload("overlay.jpg", content), {**answer, "notice": words.NOTICE}
+        """Draw over the image the heat map of a label (default: the most probable), averaged over the members or one's."""
+        answer = self.service.predict(image, model=model, method=method or DEFAULT_METHOD, label=label)
+        chosen = member or None
+        known = [one.name for one in answer.served.predictor.members]
+        if chosen and chosen not in known:
+            raise ConfigError(f"no member {chosen[:80]!r}; {nearest(chosen, known)}")
+        content = pictures.overlay_jpeg(answer.prediction, self.service.options.display_side, chosen)
+        told = answer.to_dict()
+        told["explanation"]["member"] = chosen
+        return Upload("overlay.jpg", content), {**told, "notice": words.NOTICE}
 
     def batch(self, files: list[Upload], model: str | None = None) -> tuple[list[dict[str, Any]], Upload, Upload, Upload]:
-        """Rows for many images, the same as CSV and Parquet, and a zip of overlays. A bad file is a row with its error."""
-        results = Results(self.service.options.display_side)
-        check_batch(files, self.service.options)
-        for item in self.service.read_many(_handed_over(files), model=model):
+        """Return a row for each image, the rows as CSV and Parquet, and overlays in a zip. A bad file's row has its error."""
+        results = BatchResults(self.service.options.display_side)
+        for item in self.service.predict_batch(files, model=model):
             results.add(item)
         return results.rows, results.csv(), results.parquet(), results.zip()
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that are served: versions, labels, members, operating points, metrics with intervals."""
+        """List the models that are served: versions, labels, members, operating points, metrics with intervals."""
         return [model_summary(served) for served in self.service.models.values()]
 
 
-def _handed_over(uploads: list[Upload]) -> list[Upload]:
-    """The uploads, no longer held by the list that they came in."""
-    handed = list(uploads)
-    uploads.clear()
-    return handed
+def _endpoint(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Make an endpoint whose errors reach the client as one line, and leave no stack trace of Gradio's in the log."""
+
+    @wraps(function)
+    def endpoint(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the last line of defence
+            raise gr.Error(_message_of(error), print_exception=False) from None
+
+    return endpoint
+
+
+def add_endpoints(handlers: Handlers) -> None:
+    """Add the endpoints to an invisible button: Gradio ties every endpoint to an event."""
+    files, options, models = handlers.files, handlers.service.options, list(handlers.service.models)
+    one_image: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": options.concurrency}
+
+    def model() -> gr.Dropdown:
+        return gr.Dropdown(models, value=models[0], label="model", visible=False)
+
+    hidden = gr.Button("endpoints", visible=False)
+    hidden.click(
+        _endpoint(handlers.predict),
+        inputs=[
+            hidden_file(files, label="image file"),
+            model(),
+            gr.Number(None, label="age in years", visible=False),
+            gr.Dropdown(["", *SEXES], value="", label="sex", visible=False),
+            gr.Dropdown(["", *SITES], value="", label="site", visible=False),
+        ],
+        outputs=[gr.JSON(label="prediction", visible=False)],
+        api_name="predict",
+        **one_image,
+    )
+    hidden.click(
+        _endpoint(handlers.explain),
+        inputs=[
+            hidden_file(files, label="image file"),
+            gr.Dropdown(list(METHODS), value=DEFAULT_METHOD, label="attribution method", visible=False),
+            gr.Textbox("", label="label to explain, empty for the most probable", visible=False),
+            gr.Textbox("", label="member, empty for all averaged", visible=False),
+            model(),
+        ],
+        outputs=[hidden_file(files, label="overlay"), gr.JSON(label="prediction", visible=False)],
+        api_name="explain",
+        **one_image,
+    )
+    hidden.click(
+        _endpoint(handlers.batch),
+        inputs=[hidden_file(files, label="image files", many=True), model()],
+        outputs=[
+            gr.JSON(label="rows", visible=False),
+            hidden_file(files, label="CSV"),
+            hidden_file(files, label="Parquet"),
+            hidden_file(files, label="overlays"),
+        ],
+        api_name="batch",
+        concurrency_id="batch",
+        concurrency_limit=1,
+    )
+    hidden.click(_endpoint(handlers.models), outputs=[gr.JSON(label="models", visible=False)], api_name="models")

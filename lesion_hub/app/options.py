@@ -1,4 +1,4 @@
-"""What the page serves, and how much it takes."""
+"""The options of the page: which models it serves, and the limits of a request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from lesion_hub import DEFAULT_MODEL
 from lesion_hub.config import Options, validated
-from lesion_hub.defaults import DEFAULT_MODEL
 
 MEGABYTE = 1_000_000
 
-Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1)]
 
 
 class AppOptions(Options):
@@ -21,7 +21,8 @@ class AppOptions(Options):
     ``revision`` pins the first model (and every one that has no ``@revision`` of its own). ``max_bytes`` and ``max_pixels``
     are of one image, ``max_batch_bytes`` of all images of a request. ``concurrency`` is how many model calls run at once,
     ``queue_size`` how many requests may wait for that; the next one is told that the page is busy. ``keep_seconds`` is how
-    long a file that nobody takes stays in memory. ``examples`` is a folder of images to try; without it some are drawn.
+    long a file that nobody takes stays in memory. ``examples`` is a folder of images to try; without it those of the packaged
+    Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that the page shows.
 
     >>> AppOptions(models=("ham10000-trio",), max_files=10).max_files
     10
@@ -32,22 +33,22 @@ class AppOptions(Options):
     registry: Path | None = None
     device: str | None = None
     examples: Path | None = None
-    max_bytes: Count = 20 * MEGABYTE
-    max_pixels: Count = 50_000_000
-    max_files: Count = 50
-    max_batch_bytes: Count = 200 * MEGABYTE
+    max_bytes: _Count = 20 * MEGABYTE
+    max_pixels: _Count = 50_000_000
+    max_files: _Count = 50
+    max_batch_bytes: _Count = 200 * MEGABYTE
     concurrency: Annotated[int, Field(ge=1, le=8)] = 1
-    queue_size: Count = 32
+    queue_size: _Count = 32
     keep_seconds: Annotated[float, Field(gt=0)] = 120.0
     display_side: Annotated[int, Field(ge=64, le=4096)] = 896
 
     @field_validator("models", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        """A single name is a list of one."""
+        """Take a single name as a list of one."""
         return (value,) if isinstance(value, str) else value
 
     @classmethod
     def of(cls, **options: Any) -> AppOptions:
-        """Options that leave out what is None; a mistake is one line."""
+        """Build the options from those that are not None; a mistake is one line."""
         return validated(cls, {name: value for name, value in options.items() if value is not None}, "serve")

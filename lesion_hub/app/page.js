@@ -130,7 +130,7 @@ window.lesionHub = (() => {
   }
 
   function chooseMap(select) {
-    const section = select.closest(".lh-look");
+    const section = select.closest(".lh-maps");
     section.querySelectorAll(".lh-heat").forEach((layer) => {
       layer.hidden = layer.dataset.member !== select.value;
       if (!layer.hidden) section.querySelector(".lh-empty").hidden = !layer.dataset.empty;
@@ -158,7 +158,7 @@ window.lesionHub = (() => {
     else if (event.target.id === "lesion-member") chooseMap(event.target);
   });
   document.addEventListener("input", (event) => {
-    if (event.target.id === "lesion-opacity") event.target.closest(".lh-look").style.setProperty("--heat", event.target.value / 100);
+    if (event.target.id === "lesion-opacity") event.target.closest(".lh-maps").style.setProperty("--heat", event.target.value / 100);
   });
   const zone = (event) => event.target.closest && event.target.closest("[data-drop]");
   document.addEventListener("dragover", (event) => { if (zone(event)) event.preventDefault(); });

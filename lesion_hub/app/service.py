@@ -1,31 +1,43 @@
-"""What the page can do, without the page: models by name, one image's reading, many images' readings."""
+"""The work of the page without Gradio: load models, predict and explain one image, and go through a batch."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from lesion_hub.app.gpu import device, on_gpu
-from lesion_hub.app.intake import Upload, check_batch, open_upload
+import pandas as pd
+import torch
+
+from lesion_hub.app import pictures
 from lesion_hub.app.options import AppOptions
+from lesion_hub.app.uploads import Upload, check_batch, open_upload, safe_cell
 from lesion_hub.config import REPO_ID
+from lesion_hub.data.schema import OLDEST_AGE
 from lesion_hub.errors import ConfigError, ImageError, LesionHubError, TaxonomyError
 from lesion_hub.hub.store import resolve
+from lesion_hub.hub.versions import split_revision
 from lesion_hub.inference import Prediction, Predictor, from_pretrained
-from lesion_hub.inference.attribution.methods import METHODS
-from lesion_hub.inference.attribution.targets import select
-from lesion_hub.inference.patients import Patient
+from lesion_hub.inference.attribution import METHODS, target_labels
+from lesion_hub.inference.preprocess import Patient
 from lesion_hub.taxonomy import nearest
 
 DEFAULT_METHOD = "gradcam"
-OLDEST = 120
+
+# The same for every file in every zip, so that it does not tell when the page was used.
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A loaded model: its folder holds the card, the metrics and the plots."""
 
     name: str
@@ -42,7 +54,7 @@ class Served:
 
     @property
     def card_url(self) -> str | None:
-        """The card's place on the Hub, for a model of the Hub."""
+        """The card's address on the Hub, for a model of the Hub."""
         if not REPO_ID.fullmatch(self.name) or self.version is None:
             return None
         return f"https://huggingface.co/{self.name}/blob/{self.version}/README.md"
@@ -53,65 +65,69 @@ class Served:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Labels that a map can be about: the model's own, and malignancy where the labels know it."""
+        """The labels that a map can explain: the model's own, and malignancy where the labels say anything about it."""
         labels = self.predictor.labels
         try:
-            select("malignant", self.predictor.space)
+            target_labels("malignant", self.predictor.space)
         except TaxonomyError:
             return labels
         return labels if "malignant" in labels else (*labels, "malignant")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One image's answer by one model."""
+class Answer:
+    """A served model's prediction for one image."""
 
-    served: Served
+    served: ServedModel
     prediction: Prediction
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: what the prediction says, and which version says it."""
+        """Return plain data for JSON: the prediction, and the model and version that made it."""
         return {"model": self.served.name, "version": self.served.version, **self.prediction.to_dict()}
 
 
 @dataclass(frozen=True)
 class BatchItem:
-    """One file of a batch: its reading, or the one line that says why there is none."""
+    """One file of a batch: its answer, or the one line that says why there is none."""
 
     name: str
-    reading: Reading | None = None
+    answer: Answer | None = None
     error: str | None = None
 
 
 class Service:
-    """The models of ``options``, loaded once; every call leaves nothing behind.
+    """The models of ``options``, loaded once; no call stores anything.
 
     service = Service(AppOptions(models=("ham10000-trio",)))
-    service.read(Upload("mole.jpg", content)).prediction.label
+    service.predict(Upload("mole.jpg", content)).prediction.label
     """
 
     def __init__(self, options: AppOptions) -> None:
         self.options = options
         loaded = [_load(name, options) for name in options.models]
-        self.models: Mapping[str, Served] = {served.name: served for served in loaded}
-        # A closure over the models, not a method: ZeroGPU sends the arguments to another process, and the models are there.
-        self._predict = on_gpu(self._predict_here)
+        self.models: Mapping[str, ServedModel] = {served.name: served for served in loaded}
+
+        # Called with the model's name: ZeroGPU sends the arguments to another process, and the models are there already.
+        def predict(name: str, image: Any, explain: str | None, target: str | None, patient: Patient | None) -> Prediction:
+            return self.models[name].predictor.predict(image, explain=explain, target=target, metadata=patient)
+
+        self._predict = _on_gpu(predict)
         # Gradio limits its own events; this also holds for callers beside it.
         self._turn = threading.BoundedSemaphore(options.concurrency)
 
     @property
-    def default(self) -> Served:
+    def default(self) -> ServedModel:
         return next(iter(self.models.values()))
 
-    def served(self, name: str | None = None) -> Served:
-        """A model by name, the default without one; an unknown name is one line."""
+    def served(self, name: str | None = None) -> ServedModel:
+        """Find a model by name, the default without one; an unknown name is one line."""
         if not name:
             return self.default
         if name not in self.models:
             raise ConfigError(f"model {name[:80]!r} is not served here; {nearest(name, self.models)}")
         return self.models[name]
 
-    def read(
+    def predict(
         self,
         upload: Upload | None,
         *,
@@ -119,71 +135,128 @@ class Service:
         patient: Patient | None = None,
         method: str | None = None,
         label: str | None = None,
-    ) -> Reading:
+    ) -> Answer:
         """Predict, and with ``method`` explain ``label`` (None: the most probable one), in one model call."""
         served = self.served(model)
         image = open_upload(upload, self.options)
-        explain, target = _explanation_of(served, method, label)
+        target = None
+        if method is not None:
+            if method not in METHODS:
+                raise ConfigError(f"unknown attribution method {method[:80]!r}; {nearest(method, METHODS)}")
+            target = target_labels(label[:80], served.predictor.space)[0] if label else None
         with self._turn:
-            prediction = self._predict(served.name, image, explain, target, _known(patient))
-        return Reading(served, prediction)
+            prediction = self._predict(served.name, image, method, target, _filled_in(patient))
+        return Answer(served, prediction)
 
-    def read_many(
-        self, uploads: Sequence[Upload], *, model: str | None = None, method: str | None = DEFAULT_METHOD
+    def predict_batch(
+        self, uploads: list[Upload], *, model: str | None = None, method: str | None = DEFAULT_METHOD
     ) -> Iterator[BatchItem]:
-        """Each file's reading in turn; one that cannot be read is an item with its error, and the next goes on."""
-        waiting = list(uploads)
-        check_batch(waiting, self.options)
+        """Yield an item for each file in turn; one that cannot be read has its error in place of an answer.
+
+        ``uploads`` is emptied on the way, so that nothing holds a file that is done.
+        """
+        check_batch(uploads, self.options)
         self.served(model)
-        waiting.reverse()
-        while waiting:
-            upload = waiting.pop()  # nothing holds a file that is done
-            try:
-                yield BatchItem(upload.name, self.read(upload, model=model, method=method))
-            except ImageError as error:
-                yield BatchItem(upload.name, error=str(error))
 
-    def member(self, reading: Reading, name: str | None) -> str | None:
-        """A member by name, None for all of them averaged; an unknown name is one line."""
-        if not name:
-            return None
-        known = [member.name for member in reading.served.predictor.members]
-        if name not in known:
-            raise ConfigError(f"no member {name[:80]!r}; {nearest(name, known)}")
-        return name
+        def items() -> Iterator[BatchItem]:
+            while uploads:
+                upload = uploads.pop(0)
+                try:
+                    yield BatchItem(upload.name, self.predict(upload, model=model, method=method))
+                except ImageError as error:
+                    yield BatchItem(upload.name, error=str(error))
 
-    def _predict_here(
-        self, name: str, image: Any, explain: str | None, target: str | None, patient: Patient | None
-    ) -> Prediction:
-        return self.models[name].predictor.predict(image, explain=explain, target=target, metadata=patient)
+        return items()
 
 
-def _load(name: str, options: AppOptions) -> Served:
-    """``name`` or ``name@revision``; a model that is missing is one line."""
-    bare, _, own = name.partition("@") if not Path(name).exists() else (name, "", "")
+def _load(name: str, options: AppOptions) -> ServedModel:
+    """Load ``name`` or ``name@revision``; a model that is missing is one line."""
+    bare, own = split_revision(name)
     revision = own or (options.revision if not Path(bare).is_dir() else None)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = resolve(bare, revision, registry=options.registry)
-        predictor = from_pretrained(bare, revision=revision, registry=options.registry, device=device(options.device))
+        predictor = from_pretrained(bare, revision=revision, registry=options.registry, device=device)
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
-    return Served(found.display_name, predictor, found.folder)
+    return ServedModel(found.display_name, predictor, found.folder)
 
 
-def _explanation_of(served: Served, method: str | None, label: str | None) -> tuple[str | None, str | None]:
-    if method is None:
-        return None, None
-    if method not in METHODS:
-        raise ConfigError(f"unknown attribution method {method[:80]!r}; {nearest(method, METHODS)}")
-    if not label:
-        return method, None
-    return method, select(label[:80], served.predictor.space)[0]
+def _on_gpu(function: _Function) -> _Function:
+    """Apply ``spaces.GPU`` where the ``spaces`` package is installed; it has no effect outside of ZeroGPU."""
+    found = find_spec("spaces")
+    if found is None or found.origin is None:  # a mere folder of that name, as a checkout has one, is no package
+        return function
+    return cast(_Function, import_module("spaces").GPU(function))
 
 
-def _known(patient: Patient | None) -> Patient | None:
-    """What was filled in; an impossible age is one line."""
+def _filled_in(patient: Patient | None) -> Patient | None:
+    """Keep the fields that were filled in; an impossible age is one line."""
     known = {key: value for key, value in (patient or {}).items() if value not in (None, "")}
     age = known.get("age")
-    if age is not None and not 0 <= float(age) <= OLDEST:
-        raise ConfigError(f"age {age:g} is not in 0..{OLDEST}; leave it empty if it is not known")
+    if age is not None and not 0 <= float(age) <= OLDEST_AGE:
+        raise ConfigError(f"age {age:g} is not in 0..{OLDEST_AGE}; leave it empty if it is not known")
     return known or None
+
+
+@dataclass
+class BatchResults:
+    """The results of a batch so far: of each image its row and its overlay, and no pixels of its own."""
+
+    display_side: int
+    items: list[BatchItem] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    overlays: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def add(self, item: BatchItem) -> None:
+        self.rows.append(_row(item))
+        if item.answer is not None:
+            prediction = item.answer.prediction
+            if prediction.explanation is not None:
+                stem = item.name.rsplit(".", 1)[0] or "image"
+                content = pictures.overlay_jpeg(prediction, self.display_side)
+                self.overlays.append((f"{len(self.rows):03d}_{stem}_heat.jpg", content))
+            # The table needs no explanation: without it the image and its maps can be freed.
+            item = replace(item, answer=replace(item.answer, prediction=replace(prediction, explanation=None)))
+        self.items.append(item)
+
+    def csv(self) -> Upload:
+        """Write the rows as CSV, safe to open as a spreadsheet."""
+        shown = [
+            {key: safe_cell(value) if isinstance(value, str) else value for key, value in row.items()} for row in self.rows
+        ]
+        return Upload("lesions.csv", pd.DataFrame(shown).to_csv(index=False).encode("utf-8"))
+
+    def parquet(self) -> Upload:
+        """Write the rows as Parquet, typed."""
+        stream = BytesIO()
+        pd.DataFrame(self.rows).to_parquet(stream, index=False)
+        return Upload("lesions.parquet", stream.getvalue())
+
+    def zip(self) -> Upload:
+        """Put the overlays into a zip, stored: JPEGs do not get smaller by deflating."""
+        stream = BytesIO()
+        with ZipFile(stream, "w", ZIP_STORED) as archive:
+            for name, content in self.overlays:
+                archive.writestr(ZipInfo(name, _NO_DATE), content)
+        return Upload("overlays.zip", stream.getvalue())
+
+
+def _row(item: BatchItem) -> dict[str, Any]:
+    """Make a file's row of the table: the prediction, or the error."""
+    if item.answer is None:
+        return {"file": item.name, "error": item.error}
+    served, prediction = item.answer.served, item.answer.prediction
+    return {
+        "file": item.name,
+        "error": None,
+        "model": served.name,
+        "version": served.version,
+        "label": prediction.label,
+        "probability": prediction.probabilities[prediction.label],
+        "malignancy": prediction.malignancy,
+        **{f"suspicious_{name}": reached for name, reached in prediction.decisions.items()},
+        "disagreement": prediction.disagreement,
+        "warnings": " ".join(prediction.flags),
+        **{f"p_{label}": value for label, value in prediction.probabilities.items()},
+    }

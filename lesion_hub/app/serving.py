@@ -1,19 +1,31 @@
-"""Building the page and serving it."""
+"""Build the page and serve it, in an environment where Gradio sends no telemetry and has a temporary folder of its own."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import sys
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lesion_hub.app.environment import leave_a_core, prepare
 from lesion_hub.app.options import AppOptions
 from lesion_hub.errors import ConfigError
 
 if TYPE_CHECKING:
     from lesion_hub.app.page import Page
 
-DEFAULT_HOST = "127.0.0.1"
+_DEFAULT_HOST = "127.0.0.1"
+_NO_TELEMETRY = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "GRADIO_SHARE": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -24,27 +36,12 @@ class Running:
     page: Page = field(repr=False)
 
     def wait(self) -> None:
-        """Until the process is interrupted."""
+        """Wait until the process is interrupted."""
         self.page.block_thread()
 
     def stop(self) -> None:
-        """Close the server; what it held in memory goes with it."""
+        """Close the server, and drop what it holds in memory."""
         self.page.close(verbose=False)
-
-
-def build(options: AppOptions | None = None) -> Page:
-    """The page over the models of ``options``, loaded, not yet served.
-
-    build(AppOptions(models=("ham10000-trio",))).launch()
-    """
-    chosen = options or AppOptions()
-    folder = prepare()
-    from lesion_hub.app.page import Page
-    from lesion_hub.app.service import Service
-    from lesion_hub.app.vault import Vault
-
-    vault = Vault(f"{folder}/vault", capacity=2 * chosen.max_batch_bytes, keep_seconds=chosen.keep_seconds)
-    return Page(Service(chosen), vault)
 
 
 def launch(
@@ -61,7 +58,7 @@ def launch(
     if block:
         leave_a_core()
     page = build(options)
-    name = host or os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST
+    name = host or os.environ.get("GRADIO_SERVER_NAME") or _DEFAULT_HOST
     try:
         page.launch(server_name=name, server_port=port, prevent_thread_lock=True)
     except OSError as error:
@@ -72,3 +69,49 @@ def launch(
     if block:
         running.wait()
     return running
+
+
+def build(options: AppOptions | None = None) -> Page:
+    """Build the page over the models of ``options``, loaded, not yet served.
+
+    build(AppOptions(models=("ham10000-trio",))).launch()
+    """
+    options = options or AppOptions()
+    folder = prepare_environment()
+    from lesion_hub.app.page import Page
+    from lesion_hub.app.service import Service
+    from lesion_hub.app.uploads import FileStore
+
+    files = FileStore(f"{folder}/memory", capacity=2 * options.max_batch_bytes, keep_seconds=options.keep_seconds)
+    return Page(Service(options), files)
+
+
+@cache
+def prepare_environment() -> str:
+    """Set what Gradio reads when it is imported; return its temporary folder, which is deleted when the process ends.
+
+    Where Gradio is not installed, the error is one line with the fix.
+    """
+    try:
+        installed = find_spec("gradio") is not None
+    except ValueError:  # what find_spec raises for a module that was made unimportable
+        installed = False
+    if not installed:
+        raise ConfigError('the page needs Gradio; pip install "lesion-hub[app]"')
+    above = os.environ.get("GRADIO_TEMP_DIR") or None
+    if above:
+        Path(above).mkdir(parents=True, exist_ok=True)
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="lesion-hub-", dir=above))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.update(_NO_TELEMETRY, GRADIO_TEMP_DIR=folder)
+    return folder
+
+
+def leave_a_core() -> None:
+    """Give model calls all cores but one, in a process that only serves the page; ``OMP_NUM_THREADS`` decides where it is set.
+
+    With a thread on every core the call's threads wait at each layer for the one that the web server has just interrupted. The
+    environment is where OpenMP looks when it is loaded: ``torch.set_num_threads`` would not reach the threads that predict.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))

@@ -1,10 +1,10 @@
-"""What the page says. A model estimates: nothing here tells anybody that a lesion needs no doctor."""
+"""The texts of the page, and numbers in words. A model estimates: no text tells anybody that a lesion needs no doctor."""
 
 from __future__ import annotations
 
 from lesion_hub.config import OperatingPoint
+from lesion_hub.data.quality import FLAGS
 from lesion_hub.hub.wording import DISCLAIMER
-from lesion_hub.inference.quality import FLAGS
 
 TITLE = "Skin lesion classifier"
 SUBTITLE = "A research demo. It shows what a model estimates from one image, how sure it is, and where it looks."
@@ -45,7 +45,7 @@ NO_POINTS = "No operating point is stored with this model: the score has no thre
 
 
 def percent(value: float) -> str:
-    r"""A probability as it is shown; the ends are never claimed.
+    r"""Format a probability; 0 % and 100 % are never claimed.
 
     >>> percent(0.123), percent(0.9999), percent(0.0001)
     ('12\xa0%', '>\xa099\xa0%', '<\xa01\xa0%')
@@ -56,7 +56,7 @@ def percent(value: float) -> str:
 
 
 def share(value: float) -> str:
-    r"""A share of one as a percentage, with no more digits than it needs.
+    r"""Format a share of one as a percentage, with no more digits than it needs.
 
     >>> share(0.95), share(0.1234)
     ('95\xa0%', '12.3\xa0%')
@@ -65,21 +65,17 @@ def share(value: float) -> str:
 
 
 def decision(point: OperatingPoint, malignancy: float) -> str:
-    """Where the score lies on an operating point, and what that does not mean."""
+    """Say on which side of an operating point the score lies, what that does not mean, and how the point was chosen."""
     threshold = share(point.threshold)
-    if malignancy >= point.threshold:
-        return f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen(point)}"
-    return f"Below the threshold of {threshold}. That does not rule anything out. {chosen(point)}"
-
-
-def chosen(point: OperatingPoint) -> str:
-    """How a threshold was chosen."""
     what = "malignant lesions reach it" if point.metric == "sensitivity" else "other lesions stay below it"
-    return f"Chosen on {point.chosen_on} images so that {share(point.target)} of the {what}."
+    chosen = f"Chosen on {point.chosen_on} images so that {share(point.target)} of the {what}."
+    if malignancy >= point.threshold:
+        return f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen}"
+    return f"Below the threshold of {threshold}. That does not rule anything out. {chosen}"
 
 
 def point_title(point: OperatingPoint) -> str:
-    r"""An operating point's name for people.
+    r"""Name an operating point for people.
 
     >>> point_title(OperatingPoint(threshold=0.2, metric="sensitivity", target=0.9))
     '90\xa0% sensitivity'
@@ -88,7 +84,7 @@ def point_title(point: OperatingPoint) -> str:
 
 
 def disagreement(value: float | None) -> str:
-    """How far apart the members are, in words; the number in [0, 1] stands beside it."""
+    """Say how far apart the members are; ``value`` is in [0, 1], None for a single model."""
     if value is None:
         return "A single model: there are no other members to compare it with."
     if value < 0.1:
@@ -99,7 +95,7 @@ def disagreement(value: float | None) -> str:
 
 
 def warning(flag: str) -> tuple[str, str]:
-    """(what is wrong, what to do) for a quality flag."""
+    """Return (what is wrong, what to do) for a quality flag."""
     if flag == "not_skin_like":
         return f"{NOT_DERMOSCOPY}: {FLAGS[flag]}.", ADVICE[flag]
     return f"{FLAGS[flag][0].upper()}{FLAGS[flag][1:]}.", ADVICE[flag]

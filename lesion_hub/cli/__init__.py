@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli import app as serving
-from lesion_hub.cli import data, evaluate, models, predict, space
+from lesion_hub import __version__
+from lesion_hub.cli import data, evaluate, models, predict, serve, train
 from lesion_hub.errors import LesionHubError
-from lesion_hub.version import __version__
 
 app = typer.Typer(
     name="lesion-hub",
@@ -22,12 +21,28 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Skin-lesion classifiers on the Hugging Face Hub: calibrated, versioned, explained. Not a medical device.",
 )
+# A command is a function and a row here, under the heading that --help shows it with; its verb is the function's name.
+COMMANDS = {
+    "Use a model": (predict.predict, predict.score, predict.export, serve.serve),
+    "Models and versions": (
+        models.models,
+        models.info,
+        models.versions,
+        models.publish,
+        models.pull,
+        serve.publish_space,
+    ),
+    "Train a model": (train.train, train.cross_validate, train.search),
+    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, evaluate.card),
+}
+
+for _heading, _functions in COMMANDS.items():
+    for _function in _functions:
+        passed_on = train.PASS_ON if _function.__module__ == train.__name__ else None
+        app.command(rich_help_panel=_heading, context_settings=passed_on)(_function)
 app.add_typer(data.app, name="data")
-models.add_to(app)
-predict.add_to(app)
-evaluate.add_to(app)
-serving.add_to(app)
-space.add_to(app)
+app.add_typer(predict.ensemble, name="ensemble", rich_help_panel="Use a model")
+app.add_typer(predict.attribution, name="attribution", rich_help_panel="Use a model")
 
 
 def _show_version(wanted: bool) -> None:

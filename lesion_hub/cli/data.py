@@ -7,27 +7,55 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesion_hub.cli.output import Json, json_text, print_facts, print_json, print_table, progress_bar
+from lesion_hub.cli.options import (
+    AllowMissingOption,
+    ColumnsOption,
+    DataArgument,
+    ImagesOption,
+    JsonOption,
+    LabelsOption,
+    SourceOption,
+    SpaceOption,
+    WorkersOption,
+)
+from lesion_hub.cli.output import print_facts, print_json, print_table
 from lesion_hub.errors import DataError
+from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
     from lesion_hub.data import ReadResult
 
 app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache and generate data sets.")
 
-Place = Annotated[
-    str, typer.Argument(metavar="PATH", help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)
-]
-Source = Annotated[
-    str | None, typer.Option("--source", help="Layout, where it is not recognised: ham10000, isic2019, folders, …")
-]
-Space = Annotated[str | None, typer.Option("--space", help="Label space to read into: ham7, isic8, binary, clinical6, …")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS for tables and Hub data; repeatable.")]
-Labels = Annotated[list[str] | None, typer.Option("--label", help="THEIRS=OURS for label words; repeatable.")]
-Images = Annotated[list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")]
-Split = Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes; default: one a core.")]
-Allow = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")]
+
+def read_data(
+    path: str,
+    *,
+    source: str | None = None,
+    space: str | None = None,
+    column: list[str] | None = None,
+    label: list[str] | None = None,
+    images: list[Path] | None = None,
+    split: str | None = None,
+    allow_missing: bool = False,
+) -> ReadResult:
+    """Read a data set as the options of the command line say, without the progress bars of the datasets library."""
+    import datasets
+
+    from lesion_hub.data import read
+
+    columns, labels = _pairs(column, "--column"), _pairs(label, "--label")
+    datasets.disable_progress_bars()
+    return read(
+        path,
+        source=source,
+        space=space,
+        columns=columns,
+        labels=labels,
+        images=images or (),
+        split=split,
+        allow_missing=allow_missing,
+    )
 
 
 def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
@@ -37,44 +65,17 @@ def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
     return dict(value.split("=", 1) for value in values or ())
 
 
-def _read(
-    path: str,
-    source: str | None,
-    space: str | None,
-    columns: list[str] | None,
-    labels: list[str] | None,
-    images: list[Path] | None,
-    split: str | None,
-    allow_missing: bool,
-) -> ReadResult:
-    import datasets
-
-    from lesion_hub.data import read
-
-    datasets.disable_progress_bars()
-    return read(
-        path,
-        source=source,
-        space=space,
-        columns=_pairs(columns, "--column"),
-        labels=_pairs(labels, "--label"),
-        images=images or (),
-        split=split,
-        allow_missing=allow_missing,
-    )
-
-
 @app.command()
 def show(
-    path: Place,
-    source: Source = None,
-    space: Space = None,
-    column: Columns = None,
-    label: Labels = None,
-    images: Images = None,
-    split: Split = None,
-    allow_missing: Allow = False,
-    json_: Json = False,
+    path: DataArgument,
+    source: SourceOption = None,
+    space: SpaceOption = None,
+    column: ColumnsOption = None,
+    label: LabelsOption = None,
+    images: ImagesOption = None,
+    split: Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")] = None,
+    allow_missing: AllowMissingOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Say what a data set holds: images, lesions, classes, patients, and what is wrong with it.
 
@@ -82,7 +83,10 @@ def show(
     """
     from lesion_hub.data import summarise
 
-    summary = summarise(_read(path, source, space, column, label, images, split, allow_missing))
+    result = read_data(
+        path, source=source, space=space, column=column, label=label, images=images, split=split, allow_missing=allow_missing
+    )
+    summary = summarise(result)
     if json_:
         print_json(summary)
         return
@@ -119,7 +123,7 @@ def sample(
     label_noise: Annotated[float, typer.Option("--label-noise", help="Share of lesions with a wrong label.")] = 0.0,
     confound: Annotated[bool, typer.Option("--confound", help="Let size, quality, border and name betray the class.")] = False,
     processes: Annotated[int, typer.Option("--processes", help="Drawing processes.")] = 1,
-    json_: Json = False,
+    json_: JsonOption = False,
 ) -> None:
     """Draw a synthetic sample set: dermoscopy-like images of no real patient, in a public data set's layout.
 
@@ -127,10 +131,13 @@ def sample(
     """
     from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 
+    sides = size.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdigit() for side in sides):
+        raise DataError(f"size {size!r} is neither a number nor WIDTHxHEIGHT; for example 128 or 600x450")
     spec = SampleSpec.for_classes(
         classes,
         count=count,
-        size=_size(size),
+        size=int(size) if len(sides) == 1 else (int(sides[0]), int(sides[1])),
         seed=seed,
         layout=layout,
         balanced=balanced,
@@ -148,28 +155,21 @@ def sample(
         "labels": written.labels,
         "masks": str(written.masks),
     }
-    print_json(facts) if json_ else print_facts(facts)
-
-
-def _size(text: str) -> int | tuple[int, int]:
-    sides = text.lower().split("x")
-    if not 1 <= len(sides) <= 2 or not all(side.isdigit() for side in sides):
-        raise DataError(f"size {text!r} is neither a number nor WIDTHxHEIGHT; for example 128 or 600x450")
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+    print_facts(facts, as_json=json_)
 
 
 @app.command()
 def cache(
-    path: Place,
+    path: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder that holds caches.", show_default=False)],
     size: Annotated[int, typer.Option("--size", help="Short side in pixels; the long one is 4/3 of it.")] = 224,
     fit: Annotated[str, typer.Option("--fit", help="squash, crop or pad.")] = "squash",
     on_error: Annotated[str, typer.Option("--on-error", help="fail, or skip and record bad files.")] = "fail",
     processes: Annotated[int | None, typer.Option("--processes", help="Decoding processes; default: one a core.")] = None,
-    source: Source = None,
-    images: Images = None,
-    allow_missing: Allow = False,
-    json_: Json = False,
+    source: SourceOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Decode and resize every image once, so that training reads pixels at memory speed. Safe to interrupt and repeat.
 
@@ -177,33 +177,32 @@ def cache(
     """
     from lesion_hub.data.cache import CacheSpec, cache_dataset
 
-    result = _read(path, source, None, None, None, images, None, allow_missing)
+    result = read_data(path, source=source, images=images, allow_missing=allow_missing)
     with progress_bar("decoding") as progress:
         made = cache_dataset(
             result.dataset, out, CacheSpec.for_size(size, fit=fit), processes=processes, on_error=on_error, progress=progress
         )
-    facts = made.summary()
-    print_json(facts) if json_ else print_facts(facts)
+    print_facts(made.summary(), as_json=json_)
 
 
 @app.command()
 def audit(
-    path: Place,
+    path: DataArgument,
     against: Annotated[str | None, typer.Option("--against", help="A second data set that should share nothing.")] = None,
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="Split to judge; default: the one that the data set ships, if any.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.html.")] = Path("audit"),
-    workers: Workers = None,
-    source: Source = None,
-    space: Space = None,
-    column: Columns = None,
-    label: Labels = None,
-    images: Images = None,
-    allow_missing: Allow = False,
-    json_: Json = False,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    space: SpaceOption = None,
+    column: ColumnsOption = None,
+    label: LabelsOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
+    json_: JsonOption = False,
 ) -> None:
-    """Look for what makes a score dishonest: duplicates, leaks, conflicts, and labels that the image source betrays.
+    """Look for what makes a score misleading: duplicates, leaks, conflicts, and labels that the image source alone predicts.
 
     Exit status 1 where a split leaks or `--against` overlaps.
 
@@ -211,13 +210,13 @@ def audit(
     """
     from lesion_hub.data.audit import audit as run_audit
     from lesion_hub.data.audit import write_page
-    from lesion_hub.hub.atomic import write_text
+    from lesion_hub.files import write_json
 
-    result = _read(path, source, space, column, label, images, None, allow_missing)
+    result = read_data(path, source=source, space=space, column=column, label=label, images=images, allow_missing=allow_missing)
     with progress_bar("looking at every image") as progress:
         report = run_audit(result, against=against, split=manifest or "official", workers=workers, progress=progress)
     page = write_page(report, result, out / "audit.html")
-    write_text(out / "audit.json", json_text(report.to_dict()))
+    write_json(out / "audit.json", report.to_dict())
     if json_:
         print_json(report.to_dict())
     else:
@@ -232,7 +231,7 @@ def audit(
 
 @app.command()
 def split(
-    path: Place,
+    path: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Manifest file to write.", show_default=False)],
     folds: Annotated[int | None, typer.Option("--folds", help="So many folds, instead of train, val and test.")] = None,
     fractions: Annotated[tuple[float, float, float], typer.Option("--fractions", help="Shares of train, val and test.")] = (
@@ -250,14 +249,14 @@ def split(
     allow_absent: Annotated[
         bool, typer.Option("--allow-absent", help="Accept a class that is missing from some parts.")
     ] = False,
-    workers: Workers = None,
-    source: Source = None,
-    space: Space = None,
-    column: Columns = None,
-    label: Labels = None,
-    images: Images = None,
-    allow_missing: Allow = False,
-    json_: Json = False,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    space: SpaceOption = None,
+    column: ColumnsOption = None,
+    label: LabelsOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Split by lesion or patient, near duplicates kept together, class by class; the manifest is hashed and re-checked.
 
@@ -265,7 +264,7 @@ def split(
     """
     from lesion_hub.data.splits import SplitOptions, split_source
 
-    result = _read(path, source, space, column, label, images, None, allow_missing)
+    result = read_data(path, source=source, space=space, column=column, label=label, images=images, allow_missing=allow_missing)
     options = SplitOptions(fractions, folds, seed, respect_official, drop_leaks, allow_absent)
     with progress_bar("looking for near duplicates") as progress:
         manifest = split_source(result, options, workers=workers, progress=progress)

@@ -3,57 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
-
-if TYPE_CHECKING:
-    from lesion_hub.data import ReadResult
-
-HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "malignancy.auroc", "ece", "nll")
-
-Data = Annotated[str, typer.Option("--data", help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)]
-Split = Annotated[str, typer.Option("--split", help="train, val, test, or all.")]
-Manifest = Annotated[Path | None, typer.Option("--manifest", help="Split file that says which images the part holds.")]
-As = Annotated[str | None, typer.Option("--as", help="Label space to evaluate in: ham7, binary, …")]
-Tta = Annotated[bool, typer.Option("--tta", help="Average mirrored and turned views.")]
-Force = Annotated[bool, typer.Option("--force", help="Evaluate on images that the model was made with; the report says so.")]
-Near = Annotated[bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")]
-TrainingData = Annotated[str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")]
-Source = Annotated[str | None, typer.Option("--source", help="Layout of the data, where it is not recognised.")]
-Images = Annotated[list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")]
-Allow = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")]
-Registry = Annotated[
-    Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
-]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")]
-Run = Annotated[Path, typer.Argument(help="Run or model folder.", show_default=False)]
+from lesion_hub.cli.data import read_data
+from lesion_hub.cli.options import (
+    AllowMissingOption,
+    AsSpaceOption,
+    DataOption,
+    DeviceOption,
+    ForceOption,
+    ImagesOption,
+    JsonOption,
+    ManifestOption,
+    MirroredOption,
+    ModelOption,
+    PartOption,
+    RegistryOption,
+    RevisionOption,
+    RunArgument,
+    SourceOption,
+)
+from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.progress import progress_bar
 
 
 def evaluate(
-    model: Annotated[str, typer.Option("--model", help="Hub id, registry name, or model folder.", show_default=False)],
-    data: Data,
+    model: ModelOption,
+    data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for predictions, metrics, plots and report.", show_default=False)],
-    split: Split = "test",
-    tta: Tta = False,
-    as_: As = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Version of the model; default: the highest.")] = None,
-    manifest: Manifest = None,
-    near_duplicates: Near = False,
-    training_data: TrainingData = None,
+    split: PartOption = "test",
+    tta: MirroredOption = False,
+    as_: AsSpaceOption = None,
+    revision: RevisionOption = None,
+    manifest: ManifestOption = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")
+    ] = False,
+    training_data: Annotated[
+        str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")
+    ] = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Also score disturbed images.")] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
     ] = False,
-    force: Force = False,
-    source: Source = None,
-    images: Images = None,
-    allow_missing: Allow = False,
-    registry: Registry = None,
-    device: Device = "cpu",
-    json_: Json = False,
+    force: ForceOption = False,
+    source: SourceOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
+    registry: RegistryOption = None,
+    device: DeviceOption = "cpu",
+    json_: JsonOption = False,
 ) -> None:
     """Measure a model or an ensemble on a data set: predictions, numbers with intervals, plots and a report.
 
@@ -65,7 +66,7 @@ def evaluate(
     with progress_bar("scoring images") as progress:
         done = run.evaluate(
             model,
-            _read(data, source, images, allow_missing),
+            read_data(data, source=source, images=images, allow_missing=allow_missing),
             out=out,
             revision=revision,
             registry=registry,
@@ -93,19 +94,19 @@ def evaluate(
 def compare(
     first: Annotated[str, typer.Argument(help="Model: name, name@version, or folder.", show_default=False)],
     second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
-    data: Data,
+    data: DataOption,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for comparison.json.")] = None,
-    split: Split = "test",
-    tta: Tta = False,
-    as_: As = None,
-    manifest: Manifest = None,
-    force: Force = False,
-    source: Source = None,
-    images: Images = None,
-    allow_missing: Allow = False,
-    registry: Registry = None,
-    device: Device = "cpu",
-    json_: Json = False,
+    split: PartOption = "test",
+    tta: MirroredOption = False,
+    as_: AsSpaceOption = None,
+    manifest: ManifestOption = None,
+    force: ForceOption = False,
+    source: SourceOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
+    registry: RegistryOption = None,
+    device: DeviceOption = "cpu",
+    json_: JsonOption = False,
 ) -> None:
     """Compare two models on the same images: paired differences with intervals, and McNemar's test.
 
@@ -117,7 +118,7 @@ def compare(
         done = comparison.compare(
             first,
             second,
-            _read(data, source, images, allow_missing),
+            read_data(data, source=source, images=images, allow_missing=allow_missing),
             out=out,
             registry=registry,
             device=device,
@@ -135,30 +136,30 @@ def compare(
 
 
 def calibrate(
-    run: Run,
+    run: RunArgument,
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
-    registry: Registry = None,
-    json_: Json = False,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Fit the temperature of a run that has none, or of an ensemble, on validation, and make it part of the model.
 
     Example: `lesion-hub calibrate runs/trio --data data/ham10000`
     """
-    from lesion_hub.evaluation.recalibrate import calibrate_run
+    from lesion_hub.evaluation.calibration import calibrate_run
 
     with progress_bar("scoring images") as progress:
         done = calibrate_run(run, data, registry=registry, progress=progress)
-    facts = {
-        **done.result.to_dict(),
-        "operating_points": {name: point.threshold for name, point in done.points.items()},
-    }
-    print_json({"folder": str(done.folder), **facts}) if json_ else print_facts(facts)
+    facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
+    if json_:
+        print_json({"folder": str(done.folder), **facts})
+    else:
+        print_facts(facts)
 
 
 def card(
-    run: Run,
+    run: RunArgument,
     check: Annotated[bool, typer.Option("--check", help="Only check the card that is there.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="What it will be loaded as: org/name or a registry name.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Where the training data are not recorded.")] = None,
@@ -175,17 +176,8 @@ def card(
     typer.echo(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
 
 
-def _read(place: str, source: str | None, images: list[Path] | None, allow_missing: bool) -> ReadResult:
-    import datasets
-
-    from lesion_hub.data import read
-
-    datasets.disable_progress_bars()
-    return read(place, source=source, images=images or (), allow_missing=allow_missing)
-
-
 def _print_section(section: Any) -> None:
-    from lesion_hub.hub.phrasing import interval, words
+    from lesion_hub.hub.measures import COMMAND_HEADLINES, interval, words
 
     data = section["data"]
     if section["overlap"]["forced"]:
@@ -193,12 +185,12 @@ def _print_section(section: Any) -> None:
     elif not section["overlap"]["checked"]:
         typer.secho("the model does not say which images it was trained on: overlap not checked", fg="yellow", err=True)
     typer.echo(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
-    known = [name for name in HEADLINES if name in section["intervals"]]
+    known = [name for name in COMMAND_HEADLINES if name in section["intervals"]]
     print_table(("measure", "value (95 % interval)"), ((words(name), interval(section["intervals"][name])) for name in known))
 
 
 def _print_comparison(found: dict[str, Any]) -> None:
-    from lesion_hub.hub.phrasing import interval, words
+    from lesion_hub.hub.measures import interval, words
 
     typer.echo(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
     rows = ((words(name), interval(value)) for name, value in found["differences"].items())
@@ -208,9 +200,3 @@ def _print_comparison(found: dict[str, Any]) -> None:
         f"right alone: {found['first']} on {test['only_first']} images, {found['second']} on {test['only_second']}; "
         f"McNemar p = {test['p_value']:.3g} by image, {test['by_lesion']['p_value']:.3g} by lesion"
     )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (evaluate, compare, calibrate, card):
-        app.command(rich_help_panel="Measuring")(command)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lesion_hub.cli.output import Json, print_facts, print_json, print_table
-
-Name = Annotated[str, typer.Argument(help="Hub id (org/name), registry name, or model folder.", show_default=False)]
-Revision = Annotated[
-    str | None, typer.Option("--revision", help="Version tag, commit or branch; default: the highest version.")
-]
-Root = Annotated[
-    Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
-]
+from lesion_hub.cli.options import JsonOption, ModelArgument, RegistryOption, RevisionOption
+from lesion_hub.cli.output import print_facts, print_json, print_table
 
 
 def models(
     search: Annotated[str, typer.Argument(help="Word or glob to look for in names.")] = "*",
     all_: Annotated[bool, typer.Option("--all", help="Show every architecture, not the first 40.")] = False,
-    registry: Root = None,
-    json_: Json = False,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """List published models of the registry and the architectures that can be trained.
 
@@ -50,7 +43,9 @@ def models(
         typer.echo(f"… and {len(architectures) - len(shown)} more: give a word to search for, or --all")
 
 
-def info(name: Name, revision: Revision = None, registry: Root = None, json_: Json = False) -> None:
+def info(
+    name: ModelArgument, revision: RevisionOption = None, registry: RegistryOption = None, json_: JsonOption = False
+) -> None:
     """Show what a version is: labels, licence, calibration, operating points, notes.
 
     Example: `lesion-hub info ham10000-trio`
@@ -81,7 +76,7 @@ def info(name: Name, revision: Revision = None, registry: Root = None, json_: Js
         typer.echo(f"\n{version}: {notes}")
 
 
-def versions(name: Name, registry: Root = None, json_: Json = False) -> None:
+def versions(name: ModelArgument, registry: RegistryOption = None, json_: JsonOption = False) -> None:
     """List the versions of a model, lowest first.
 
     Example: `lesion-hub versions ham10000-trio`
@@ -100,12 +95,12 @@ def publish(
     name: Annotated[str, typer.Argument(help="org/name for the Hub, a plain name for the registry.", show_default=False)],
     version: Annotated[str, typer.Option("--version", help="X.Y.Z; a version that exists is refused.", show_default=False)],
     notes: Annotated[str, typer.Option("--notes", help="What changed; goes on top of CHANGELOG.md.", show_default=False)],
-    registry: Root = None,
+    registry: RegistryOption = None,
     private: Annotated[bool, typer.Option("--private", help="Create the Hub repo as a private one.")] = False,
     force_licence: Annotated[
         bool, typer.Option("--force-licence", help="Publish under a licence more permissive than the data's.")
     ] = False,
-    json_: Json = False,
+    json_: JsonOption = False,
 ) -> None:
     """Publish a folder as one immutable version, on the Hub or in the registry.
 
@@ -124,24 +119,18 @@ def publish(
             private=private,
             force_licence=force_licence,
         )
-    facts: dict[str, Any] = {
-        "name": done.name,
-        "version": done.version,
-        "location": done.location,
-        "commit": done.commit,
-    }
     if json_:
-        print_json(facts)
+        print_json({"name": done.name, "version": done.version, "location": done.location, "commit": done.commit})
     else:
         typer.echo(f"published {done.name} {done.version}: {done.location}")
 
 
 def pull(
-    name: Name,
-    revision: Revision = None,
+    name: ModelArgument,
+    revision: RevisionOption = None,
     to: Annotated[Path | None, typer.Option("--to", help="New folder to copy the files into.")] = None,
-    registry: Root = None,
-    json_: Json = False,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Fetch a version (and an ensemble's members), so that it loads offline from then on.
 
@@ -156,9 +145,3 @@ def pull(
         print_json({"name": found.name, "revision": found.revision, "folder": str(found.folder)})
     else:
         typer.echo(f"{found.name} {found.revision or ''}: {found.folder}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (models, info, versions, publish, pull):
-        app.command(rich_help_panel="Models and versions")(command)

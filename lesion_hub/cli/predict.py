@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lesion_hub.cli.models import Name, Revision, Root
-from lesion_hub.cli.output import Json, print_facts, print_json, print_table, progress_bar
-from lesion_hub.defaults import DEFAULT_MODEL
+from lesion_hub import DEFAULT_MODEL
+from lesion_hub.cli.options import (
+    DataArgument,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ModelOption,
+    RegistryOption,
+    RevisionOption,
+    SourceOption,
+    ThreadsOption,
+    ViewsOption,
+)
+from lesion_hub.cli.output import print_facts, print_json, print_table
 from lesion_hub.errors import ConfigError
+from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
     from lesion_hub.config import OperatingPoint
     from lesion_hub.inference import Prediction, Predictor
-    from lesion_hub.inference.fitting import Fit
-
-NOTICE = (
-    "A model's estimate, not a diagnosis, and not a medical device. Have a doctor look at any lesion that is new, changes, "
-    "bleeds or worries you, whatever is estimated here."
-)
-
-Model = Annotated[str, typer.Option("--model", "-m", help="Hub id, registry name or model folder.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
-Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
-Views = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in memory at a time.")]
-Layout = Annotated[str | None, typer.Option("--source", help="Layout of the data, to take labels along: ham10000, folders, …")]
+    from lesion_hub.inference.ensemble import Fit
 
 
 def _load(name: str, revision: str | None, registry: Path | None, device: str = "cpu", threads: int | None = None) -> Predictor:
@@ -44,23 +44,25 @@ def _load(name: str, revision: str | None, registry: Path | None, device: str = 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
+    model: ModelOption = DEFAULT_MODEL,
+    revision: RevisionOption = None,
     explain: Annotated[str | None, typer.Option("--explain", help="Heat map: gradcam, hirescam, occlusion, …")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Label the map is about; default: the most probable.")] = None,
     overlay: Annotated[Path | None, typer.Option("--overlay", help="Folder for the images under their heat maps.")] = None,
     case: Annotated[bool, typer.Option("--case", help="The images show one lesion: give one answer.")] = False,
     top: Annotated[int, typer.Option("--top", help="Labels to show.")] = 3,
-    tta: Views = 1,
-    device: Device = "cpu",
-    threads: Threads = None,
-    registry: Root = None,
-    json_: Json = False,
+    tta: ViewsOption = 1,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Say what a model sees in images.
 
     Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
+    from lesion_hub.app.words import NOTICE
+
     if overlay is not None:
         explain = explain or "gradcam"
     predictor = _load(model, revision, registry, device, threads)
@@ -68,17 +70,31 @@ def predict(
     if case:
         whole = predictor.predict_case(images, **options)
         written = [_write_overlay(overlay, path, one) for path, one in zip(images, whole.images, strict=True)]
-        _show({"images": [str(path) for path in images], **whole.to_dict(), "overlays": written}, json_)
-        return
-    shown = []
-    with progress_bar("predicting") as progress:
-        for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
-            shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+        shown = [{"images": [str(path) for path in images], **whole.to_dict(), "overlays": written}]
+        told: dict[str, Any] = {**shown[0], "notice": NOTICE}
+    else:
+        shown = []
+        with progress_bar("predicting") as progress:
+            for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
+                shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+        told = {"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown}
     if json_:
-        print_json({"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown})
+        print_json(told)
         return
     for facts in shown:
-        _show(facts, False, notice=False)
+        malignancy, apart = facts["malignancy"], facts["disagreement"]
+        print_facts(
+            {
+                "image": facts.get("image") or facts.get("images"),
+                "most probable": ", ".join(f"{row['label']} {row['probability']:.1%}" for row in facts["top"]),
+                "malignant": None if malignancy is None else f"{malignancy:.1%}",
+                "reaches": ", ".join(name for name, reached in facts["decisions"].items() if reached) or None,
+                "disagreement": None if apart is None else f"{apart:.2f} of 1",
+                "doubts": ", ".join((facts["quality"] or {}).get("flags", ())),
+                "overlay": facts.get("overlay") or [path for path in facts.get("overlays", ()) if path],
+            }
+        )
+        typer.echo("")
     typer.echo(NOTICE, err=True)
 
 
@@ -91,41 +107,22 @@ def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> 
     return str(target)
 
 
-def _show(facts: dict[str, Any], json_: bool, notice: bool = True) -> None:
-    if json_:
-        print_json({**facts, "notice": NOTICE})
-        return
-    malignancy, apart = facts["malignancy"], facts["disagreement"]
-    print_facts(
-        {
-            "image": facts.get("image") or facts.get("images"),
-            "most probable": ", ".join(f"{row['label']} {row['probability']:.1%}" for row in facts["top"]),
-            "malignant": None if malignancy is None else f"{malignancy:.1%}",
-            "reaches": ", ".join(name for name, reached in facts["decisions"].items() if reached) or None,
-            "disagreement": None if apart is None else f"{apart:.2f} of 1",
-            "doubts": ", ".join((facts["quality"] or {}).get("flags", ())),
-            "overlay": facts.get("overlay") or [path for path in facts.get("overlays", ()) if path],
-        }
-    )
-    typer.echo("")
-    if notice:
-        typer.echo(NOTICE, err=True)
-
-
 def score(
-    data: Annotated[str, typer.Argument(help="Folder, csv or Parquet file, or Hub data set id.", show_default=False)],
+    data: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the Parquet shards; continued where it stands.")],
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    source: Layout = None,
+    model: ModelOption = DEFAULT_MODEL,
+    revision: RevisionOption = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Layout of the data, to take labels along: ham10000, folders, …")
+    ] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub data set as a stream.")] = False,
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images in memory at a time.")] = 32,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Rows in a shard.")] = 1024,
-    tta: Views = 1,
-    device: Device = "cpu",
-    threads: Threads = None,
-    registry: Root = None,
-    json_: Json = False,
+    tta: ViewsOption = 1,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Score any number of images into Parquet shards. Run again after an interruption, it goes on where it stood.
 
@@ -134,43 +131,42 @@ def score(
     Example: `lesion-hub score images/ --model ham10000-trio --out scores/`
     """
     from lesion_hub.config import validated
-    from lesion_hub.inference.bulk import ScoreOptions
-    from lesion_hub.inference.bulk import score as score_rows
-    from lesion_hub.inference.rows import rows_of
+    from lesion_hub.inference.bulk import ScoreOptions, score_in_bulk
+    from lesion_hub.inference.rows import open_rows
 
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "tta": tta}
     options = validated(ScoreOptions, sizes, "score")
-    rows = rows_of(data, source=source, streaming=streaming)
+    rows = open_rows(data, source=source, streaming=streaming)
     predictor = _load(model, revision, registry, device, threads)
     with progress_bar("scoring") as progress:
-        report = score_rows(predictor, rows, out, options, progress=progress).to_dict()
-    print_json(report) if json_ else print_facts(report)
+        report = score_in_bulk(predictor, rows, out, options, progress=progress).to_dict()
+    print_facts(report, as_json=json_)
 
 
 def export(
-    name: Name,
+    name: ModelArgument,
     out: Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)],
     format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
     quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
-    source: Layout = None,
+    source: SourceOption = None,
     recall_drop: Annotated[float, typer.Option("--recall-drop", help="Most that a class may lose in 8 bits.")] = 0.02,
-    revision: Revision = None,
-    registry: Root = None,
-    json_: Json = False,
+    revision: RevisionOption = None,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Export a model; the file is only kept if it says what the model says.
 
     Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
     """
     from lesion_hub.inference.export import export_onnx, quantize_onnx
-    from lesion_hub.inference.rows import rows_of
+    from lesion_hub.inference.rows import open_rows
 
     if format_ != "onnx":
         raise ConfigError(f"format {format_!r} is not known; use onnx")
     predictor = _load(name, revision, registry)
     reports = [export_onnx(predictor, out)]
     if quantize is not None:
-        rows = rows_of(quantize, source=source, labelled=True, space=predictor.space.name)
+        rows = open_rows(quantize, source=source, labelled=True, space=predictor.space.name)
         small = out.with_name(f"{out.stem}.int8{out.suffix}")
         reports.append(quantize_onnx(predictor, out, small, rows, recall_drop=recall_drop))
     if json_:
@@ -191,33 +187,29 @@ def create(
     out: Annotated[Path, typer.Option("--out", help="New folder for the ensemble.", show_default=False)],
     weights: Annotated[str | None, typer.Option("--weights", help="One each, summing to 1: 0.3,0.3,0.4.")] = None,
     fit: Annotated[str | None, typer.Option("--fit", help="Validation data to fit weights and temperature on.")] = None,
-    source: Layout = None,
+    source: SourceOption = None,
     split: Annotated[str | None, typer.Option("--split", help="Part of --fit's data: val.")] = None,
     combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
     space: Annotated[str | None, typer.Option("--space", help="Label space; default: the finest that all share.")] = None,
-    registry: Root = None,
-    json_: Json = False,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Combine published models into one, with given or fitted weights. Without either they weigh the same.
 
     Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
     """
-    from lesion_hub.config import EnsembleConfig
     from lesion_hub.inference.ensemble import create_ensemble, pin_member
 
     if combine not in ("probabilities", "logits"):
         raise ConfigError(f"combine {combine!r} is not known; use probabilities or logits")
+    try:
+        shares = None if weights is None else [float(word) for word in weights.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"weights {weights!r} are no numbers; for example --weights 0.3,0.3,0.4") from None
     pinned = [pin_member(name, registry=registry) for name in members]
-    fitted, points = (None, {}) if fit is None else _fitted(pinned, fit, source, split, combine, space)
-    made: EnsembleConfig = create_ensemble(
-        out,
-        pinned,
-        weights=_numbers(weights),
-        fit=fitted,
-        combine="logits" if combine == "logits" else "probabilities",
-        space=space,
-        operating_points=points,
-    )
+    mode: Literal["probabilities", "logits"] = "logits" if combine == "logits" else "probabilities"
+    fitted, points = (None, {}) if fit is None else _fit_on(pinned, fit, source, split, mode, space)
+    made = create_ensemble(out, pinned, weights=shares, fit=fitted, combine=mode, space=space, operating_points=points)
     facts: dict[str, Any] = {
         "folder": str(out),
         "label space": made.label_space,
@@ -226,32 +218,28 @@ def create(
         "operating points": {name: point.threshold for name, point in made.operating_points.items()},
         "fit": fitted.to_dict() if fitted else None,
     }
-    print_json(facts) if json_ else print_facts(facts)
+    print_facts(facts, as_json=json_)
 
 
-def _numbers(text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(word) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise ConfigError(f"weights {text!r} are no numbers; for example --weights 0.3,0.3,0.4") from None
-
-
-def _fitted(
-    pinned: list[Any], data: str, source: str | None, split: str | None, combine: str, space: str | None
+def _fit_on(
+    pinned: list[Any],
+    data: str,
+    source: str | None,
+    split: str | None,
+    mode: Literal["probabilities", "logits"],
+    space: str | None,
 ) -> tuple[Fit, dict[str, OperatingPoint]]:
-    """Weights and temperature from validation data, and operating points chosen on the same."""
+    """Fit weights and temperature to validation data, and choose operating points on the same."""
     from lesion_hub.evaluation.operating_points import choose
-    from lesion_hub.inference.fitting import fit_ensemble
-    from lesion_hub.inference.rows import rows_of
+    from lesion_hub.inference.ensemble import fit_ensemble
+    from lesion_hub.inference.rows import open_rows
     from lesion_hub.taxonomy import finest_common, label_space
 
     common = label_space(space) if space else finest_common([member.config.space for member in pinned])
-    rows = rows_of(data, source=source, labelled=True, space=common.name, split=split)
+    rows = open_rows(data, source=source, labelled=True, space=common.name, split=split)
     loaded = [member.load() for member in pinned]
     with progress_bar("scoring the validation data") as progress:
-        fit = fit_ensemble(
-            loaded, rows, space=common, combine="logits" if combine == "logits" else "probabilities", progress=progress
-        )
+        fit = fit_ensemble(loaded, rows, space=common, combine=mode, progress=progress)
     if not common.maps_to("binary"):
         return fit, {}
     binary = common.map_to("binary")
@@ -266,7 +254,7 @@ attribution = typer.Typer(no_args_is_help=True, help="Heat maps: the methods, an
 
 
 @attribution.command("methods")
-def methods(json_: Json = False) -> None:
+def methods(json_: JsonOption = False) -> None:
     """List the methods, what each costs and when to use it.
 
     Example: `lesion-hub attribution methods`
@@ -275,23 +263,26 @@ def methods(json_: Json = False) -> None:
 
     columns = ("name", "title", "cost", "resolution", "use")
     rows = [{column: getattr(method, column) for column in columns} for method in METHODS.values()]
-    print_json({"methods": rows}) if json_ else print_table(columns, (tuple(row.values()) for row in rows))
+    if json_:
+        print_json({"methods": rows})
+    else:
+        print_table(columns, (tuple(row.values()) for row in rows))
 
 
 @attribution.command("check")
 def check(
-    name: Name,
+    name: ModelArgument,
     data: Annotated[Path, typer.Option("--data", help="Folder of images, masks/ in it where there are any.")],
     method: Annotated[list[str] | None, typer.Option("--method", help="Method to check; repeatable.")] = None,
     images: Annotated[int, typer.Option("--images", help="Images to check on, drawn at random.")] = 32,
     stages: Annotated[int, typer.Option("--stages", help="Steps of the randomisation check; 0 leaves it out.")] = 4,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     record: Annotated[bool, typer.Option("--record", help="Put the results into the model folder's metrics.json.")] = False,
-    revision: Revision = None,
-    device: Device = "cpu",
-    threads: Threads = None,
-    registry: Root = None,
-    json_: Json = False,
+    revision: RevisionOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    registry: RegistryOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Measure whether heat maps show what the model goes by: insertion, deletion, infidelity, sensitivity, randomisation.
 
@@ -305,33 +296,21 @@ def check(
     chosen = {"methods": tuple(method or ("gradcam",)), "stages": stages, "seed": seed}
     options = validated(faithfulness.CheckOptions, chosen, "attribution check")
     predictor = _load(name, revision, registry, device, threads)
-    specimens = faithfulness.specimens_of(data, images, seed)
+    check_images = faithfulness.check_images_of(data, images, seed)
     with progress_bar("checking") as progress:
-        results = faithfulness.check(predictor, specimens, options, progress)
+        results = faithfulness.check_maps(predictor, check_images, options, progress)
     if record:
-        faithfulness.record(Path(name), results)
+        faithfulness.record_check(Path(name), results)
     if json_:
         print_json(results)
         return
     measures = tuple(results["measures"])
     headings = (measure.replace("_", " ") for measure in measures)
-    print_table(("map", *headings), ((row, *_rounded(found, measures)) for row, found in results["maps"].items()))
+    print_table(("map", *headings), ((row, *(_shown(found[m]) for m in measures)) for row, found in results["maps"].items()))
     for row, found in results["randomisation"].items():
         steps = ", ".join(f"{s['randomised']:.0%} {_shown(s['similarity'])}" for s in found)
         typer.echo(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
 
 
-def _rounded(found: dict[str, float | None], measures: tuple[str, ...]) -> list[str]:
-    return [_shown(found[name]) for name in measures]
-
-
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (predict, score, export):
-        app.command(rich_help_panel="Use a model")(command)
-    app.add_typer(ensemble, name="ensemble", rich_help_panel="Use a model")
-    app.add_typer(attribution, name="attribution", rich_help_panel="Use a model")

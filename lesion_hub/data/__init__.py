@@ -6,39 +6,55 @@ The names below are loaded when first used, so that importing the package costs 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "COLUMNS": "lesion_hub.data.schema",
-    "features": "lesion_hub.data.schema",
-    "image_paths": "lesion_hub.data.schema",
-    "undecoded": "lesion_hub.data.schema",
-    "load_rgb": "lesion_hub.data.images",
-    "probe": "lesion_hub.data.images",
-    "read": "lesion_hub.data.sources",
-    "ReadReport": "lesion_hub.data.sources",
-    "ReadResult": "lesion_hub.data.sources",
-    "summarise": "lesion_hub.data.sources",
-    "CacheSpec": "lesion_hub.data.cache",
-    "ImageCache": "lesion_hub.data.cache",
-    "cache_dataset": "lesion_hub.data.cache",
-    "cache_or_stream": "lesion_hub.data.cache",
-    "SplitOptions": "lesion_hub.data.splits",
-    "split_source": "lesion_hub.data.splits",
-    "load_manifest": "lesion_hub.data.splits",
-    "Draw": "lesion_hub.data.draw",
-    "balanced_draw": "lesion_hub.data.draw",
-    "load_draw": "lesion_hub.data.draw",
+if TYPE_CHECKING:
+    from lesion_hub.data.cache import CacheSpec, ImageCache, cache_dataset, cache_or_stream
+    from lesion_hub.data.draw import Draw, balanced_draw, load_draw
+    from lesion_hub.data.images import load_rgb, probe
+    from lesion_hub.data.schema import COLUMNS, features, image_paths, undecoded
+    from lesion_hub.data.sources import ReadReport, ReadResult, read, summarise
+    from lesion_hub.data.splits import SplitOptions, load_manifest, split_source
+
+_HOME = {
+    **dict.fromkeys(("COLUMNS", "features", "image_paths", "undecoded"), "lesion_hub.data.schema"),
+    **dict.fromkeys(("load_rgb", "probe"), "lesion_hub.data.images"),
+    **dict.fromkeys(("ReadReport", "ReadResult", "read", "summarise"), "lesion_hub.data.sources"),
+    **dict.fromkeys(("CacheSpec", "ImageCache", "cache_dataset", "cache_or_stream"), "lesion_hub.data.cache"),
+    **dict.fromkeys(("SplitOptions", "load_manifest", "split_source"), "lesion_hub.data.splits"),
+    **dict.fromkeys(("Draw", "balanced_draw", "load_draw"), "lesion_hub.data.draw"),
 }
 
-__all__ = list(_HOMES)
+__all__ = [
+    "COLUMNS",
+    "CacheSpec",
+    "Draw",
+    "ImageCache",
+    "ReadReport",
+    "ReadResult",
+    "SplitOptions",
+    "balanced_draw",
+    "cache_dataset",
+    "cache_or_stream",
+    "features",
+    "image_paths",
+    "load_draw",
+    "load_manifest",
+    "load_rgb",
+    "probe",
+    "read",
+    "split_source",
+    "summarise",
+    "undecoded",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    """Import a public name when it is first used."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOME])

@@ -1,8 +1,8 @@
-"""Things that lie on top of the skin in a dermoscopic image: hair, scale bars, ink, dark corners, gel bubbles.
+"""Artefacts: what lies on top of the skin in a dermoscopic image: hair, scale bars, ink, dark corners, gel bubbles.
 
 Each artefact is a layer (a colour and an opacity per pixel), so that the generator of synthetic lesions, the robustness
 evaluation and a training loop that blends on a GPU batch all draw the very same thing:
-``image * (1 - alpha) + rgb * alpha``.
+``image * (1 - alpha) + rgb * alpha``. A new artefact is one function and one row of `ARTEFACTS`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import nearest
 
+# Every artefact and corruption comes in these severities, from faint to strong.
 SEVERITIES = (1, 2, 3, 4, 5)
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Points = NDArray[np.floating]
 Layer = tuple[Pixels, Floats]
 Size = int | tuple[int, int]
 
@@ -36,7 +38,7 @@ class Artefact:
 
 
 def width_height(size: Size) -> tuple[int, int]:
-    """``size`` as (width, height); an int is a square.
+    """Return ``size`` as (width, height); an int is a square.
 
     >>> width_height(64)
     (64, 64)
@@ -48,21 +50,21 @@ def width_height(size: Size) -> tuple[int, int]:
 
 
 def seeded(name: str, seed: int) -> np.random.Generator:
-    """The random stream of ``name`` under ``seed``; streams of different names do not depend on each other."""
+    """Return the random stream of ``name`` under ``seed``; streams of different names do not depend on each other."""
     if seed < 0:
         raise DataError(f"seed {seed} is negative; give a seed of 0 or more")
     return np.random.default_rng((seed, zlib.crc32(name.encode())))
 
 
 def check_severity(severity: int) -> int:
-    """``severity`` itself, if it is one of 1 to 5."""
+    """Return ``severity`` if it is one of `SEVERITIES`, else raise."""
     if severity not in SEVERITIES:
         raise DataError(f"severity {severity!r} is not one of 1 to 5; give a whole number from 1 (faint) to 5 (strong)")
     return severity
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DataError:
-    """The error for a ``name`` that is not among ``known``: it names the nearest one."""
+    """Return the error for a ``name`` that is not among ``known``; it names the nearest one."""
     return DataError(f"unknown {kind} {name!r}; {nearest(name, known)}")
 
 
@@ -95,7 +97,7 @@ def blend(image: Pixels, layer: Layer) -> Pixels:
 
 
 def add_artefact(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
-    """``image``, uint8 (H, W, 3), with one artefact over it.
+    """Return ``image``, uint8 (H, W, 3), with one artefact over it.
 
     >>> add_artefact(np.full((32, 48, 3), 200, np.uint8), "hair", severity=3, seed=1).shape
     (32, 48, 3)
@@ -104,38 +106,51 @@ def add_artefact(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
     return blend(image, artefact_layer(name, (width, height), severity, seed))
 
 
-class _Sheet:
-    """A drawing surface larger than the image, so that thin strokes come out anti-aliased."""
+class Sheet:
+    """A drawing surface ``factor`` times as large as the image (H, W), so that thin strokes come out anti-aliased."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self.factor = 4 if max(width, height) <= 256 else 2
-        self.image = Image.new("L", (width * self.factor, height * self.factor))
+    def __init__(self, width: int, height: int, factor: int) -> None:
+        self.factor = factor
+        self.image = Image.new("L", (width * factor, height * factor))
         self.pen = ImageDraw.Draw(self.image)
 
-    def stroke(self, points: NDArray[np.floating], width: float, value: int = 255) -> None:
-        """A line through ``points`` (N, 2) in image pixels; one thinner than the sheet can show becomes fainter."""
+    def stroke(self, points: Points, width: float, value: float = 255, joint: str | None = None) -> None:
+        """Draw a line through ``points`` (N, 2) in image pixels; one thinner than the sheet can show becomes fainter."""
         wanted = width * self.factor
-        self.pen.line((points * self.factor).ravel().tolist(), fill=int(value * min(1, wanted)), width=round(max(1, wanted)))
+        pixels = (points * self.factor).ravel().tolist()
+        self.pen.line(pixels, fill=int(value * min(1, wanted)), width=round(max(1, wanted)), joint=joint)
 
-    def alpha(self) -> Floats:
-        return np.asarray(self.image.reduce(self.factor), np.float32) / np.float32(255)
+    def coverage(self, blur: float = 0.0) -> Floats:
+        """Return what was drawn, (H, W) in [0, 1], blurred by a Gaussian of ``blur`` image pixels."""
+        image = self.image.reduce(self.factor)
+        if blur:
+            image = image.filter(ImageFilter.GaussianBlur(blur))
+        return np.asarray(image, np.float32) / np.float32(255)
 
 
-def _paint(height: int, width: int, colour: NDArray[np.floating]) -> Pixels:
+def enlarged(grid: Floats, width: int, height: int) -> Floats:
+    """Stretch ``grid`` (rows, columns) smoothly to (H, W)."""
+    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _sheet(width: int, height: int) -> Sheet:
+    return Sheet(width, height, factor=4 if max(width, height) <= 256 else 2)
+
+
+def _plain(width: int, height: int, colour: NDArray[np.floating]) -> Pixels:
     return np.broadcast_to(np.clip(colour, 0, 255).astype(np.uint8), (height, width, 3)).copy()
 
 
 def _grain(width: int, height: int, cells: int, rng: np.random.Generator) -> Floats:
-    """Smooth noise in about [-1, 1], (H, W), with ``cells`` bumps along each side."""
-    grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    """Draw smooth noise in about [-1, 1], (H, W), with ``cells`` bumps along each side."""
+    return enlarged(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), width, height)
 
 
 HAIR_COLOURS = np.array([[28, 20, 18], [46, 32, 26], [72, 50, 38], [20, 18, 22], [150, 118, 84], [168, 160, 152]], float)
 
 
 def _hair(width: int, height: int, severity: int, rng: np.random.Generator) -> Layer:
-    sheet, side = _Sheet(width, height), min(width, height)
+    sheet, side = _sheet(width, height), min(width, height)
     colour = rng.choice(HAIR_COLOURS, p=(0.3, 0.25, 0.2, 0.15, 0.06, 0.04)) + rng.normal(0, 5, 3)
     lean, spread = rng.uniform(0, np.pi), rng.uniform(0.25, 1.2)
     thickness, length = rng.uniform(0.004, 0.011), rng.uniform(0.25, 0.9)
@@ -148,55 +163,45 @@ def _hair(width: int, height: int, severity: int, rng: np.random.Generator) -> L
         curve = (1 - steps) ** 2 * (middle - along) + 2 * steps * (1 - steps) * (middle + bow) + steps**2 * (middle + along)
         sheet.stroke(curve, max(0.6, side * thickness * rng.uniform(0.6, 1.3)), int(rng.uniform(170, 250)))
     sheen = 1 + 0.25 * _grain(width, height, 6, rng)[..., None]
-    return np.clip(colour * sheen, 0, 255).astype(np.uint8), sheet.alpha()
+    return np.clip(colour * sheen, 0, 255).astype(np.uint8), sheet.coverage()
 
 
 def _ruler(width: int, height: int, severity: int, rng: np.random.Generator) -> Layer:
-    """Ticks along one edge, every fifth one longer; often printed on a paper strip, sometimes with figures."""
-    sheet, side = _Sheet(width, height), min(width, height)
+    """Draw ticks along one edge, every fifth one longer; half of the time on a paper strip, with figures."""
+    sheet, side = _sheet(width, height), min(width, height)
     edge, pitch = int(rng.integers(4)), side * rng.uniform(0.035, 0.06)
     printed_on_paper, tick = rng.random() < 0.5, side * rng.uniform(0.035, 0.055) * (0.7 + 0.15 * severity)
     start, offset = rng.uniform(0, 0.4), side * rng.uniform(0.0, 0.03)
     length = width if edge % 2 == 0 else height
+    font = ImageFont.load_default(max(6.0, side * 0.05 * sheet.factor)) if printed_on_paper else None
     for number in range(min(6 + 5 * severity, int(length * (1 - start) / pitch))):
         at = length * start + number * pitch
         reach = tick * (1.8 if number % 5 == 0 else 1)
-        sheet.stroke(_from_edge(edge, width, height, at, np.array([offset, offset + reach])), max(0.8, side * 0.006))
-        if printed_on_paper and number % 5 == 0:
-            _figure(sheet, number // 5, _from_edge(edge, width, height, at, np.array([offset + 2.6 * tick]))[0], side * 0.05)
-    ink = sheet.alpha() * rng.uniform(0.75, 0.95)
+        # The two ends of the tick and the place of its figure, inside edge 0 top, 1 right, 2 bottom, 3 left.
+        along, depth = np.full(3, at), np.array([offset, offset + reach, offset + 2.6 * tick])
+        points = np.stack([(along, depth), (width - depth, along), (along, height - depth), (depth, along)][edge], -1)
+        sheet.stroke(points[:2], max(0.8, side * 0.006))
+        if font and number % 5 == 0:
+            place = tuple((points[2] * sheet.factor).tolist())
+            sheet.pen.text(place, str(number // 5), fill=255, font=font, anchor="mm")
+    ink = sheet.coverage() * rng.uniform(0.75, 0.95)
     if not printed_on_paper:
-        return _paint(height, width, rng.uniform(10, 45, 3)), ink
-    depth = _edge_distance(edge, width, height)
-    paper = np.clip((offset + 3.4 * tick - depth) / max(1.0, side * 0.01) + 0.5, 0, 1) * rng.uniform(0.75, 0.95)
-    sheet_colour = np.array([232, 230, 222]) + rng.normal(0, 6, 3)
+        return _plain(width, height, rng.uniform(10, 45, 3)), ink
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    from_edge = (rows, width - 1 - columns, height - 1 - rows, columns)[edge]
+    paper = np.clip((offset + 3.4 * tick - from_edge) / max(1.0, side * 0.01) + 0.5, 0, 1) * rng.uniform(0.75, 0.95)
+    paper_colour = np.array([232, 230, 222]) + rng.normal(0, 6, 3)
     alpha = (1 - (1 - paper) * (1 - ink)).astype(np.float32)
     share = (ink / np.maximum(alpha, 1e-6))[..., None]
-    return np.clip(sheet_colour * (1 - share) + 25 * share, 0, 255).astype(np.uint8), alpha
-
-
-def _from_edge(edge: int, width: int, height: int, at: float, depth: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Points (N, 2) that lie ``depth`` (N,) inside edge 0 top, 1 right, 2 bottom, 3 left, ``at`` pixels along it."""
-    along = np.full_like(depth, at)
-    return np.stack([(along, depth), (width - depth, along), (along, height - depth), (depth, along)][edge], -1)
-
-
-def _edge_distance(edge: int, width: int, height: int) -> Floats:
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return (rows, width - 1 - columns, height - 1 - rows, columns)[edge]
-
-
-def _figure(sheet: _Sheet, number: int, at: NDArray[np.floating], size: float) -> None:
-    font = ImageFont.load_default(max(6.0, size * sheet.factor))
-    sheet.pen.text(tuple((at * sheet.factor).tolist()), str(number), fill=255, font=font, anchor="mm")
+    return np.clip(paper_colour * (1 - share) + 25 * share, 0, 255).astype(np.uint8), alpha
 
 
 INK_COLOURS = np.array([[96, 60, 140], [70, 62, 150], [112, 54, 128], [52, 70, 142]], float)
 
 
 def _ink(width: int, height: int, severity: int, rng: np.random.Generator) -> Layer:
-    """Strokes of a surgical pen round the middle of the image: arcs, dashes, dots; drier towards their end."""
-    sheet, side = _Sheet(width, height), min(width, height)
+    """Draw strokes of a surgical pen round the middle of the image: arcs, dashes, dots; drier towards their end."""
+    sheet, side = _sheet(width, height), min(width, height)
     thickness = side * rng.uniform(0.018, 0.034)
     turn, style = rng.uniform(0, 2 * np.pi), int(rng.integers(3))
     for stroke in range(1 + severity):
@@ -212,11 +217,11 @@ def _ink(width: int, height: int, severity: int, rng: np.random.Generator) -> La
         )
     dryness = np.clip(0.75 + 0.5 * _grain(width, height, max(8, side // 6), rng) + 0.3 * _grain(width, height, 7, rng), 0.1, 1)
     colour = rng.choice(INK_COLOURS) + rng.normal(0, 6, 3)
-    return _paint(height, width, colour), (sheet.alpha() * dryness * rng.uniform(0.7, 0.9)).astype(np.float32)
+    return _plain(width, height, colour), (sheet.coverage() * dryness * rng.uniform(0.7, 0.9)).astype(np.float32)
 
 
 def _dark_corners(width: int, height: int, severity: int, rng: np.random.Generator) -> Layer:
-    """The rim of a round dermatoscope: black outside a circle that is a little off centre."""
+    """Draw the rim of a round dermatoscope: black outside a circle that is a little off centre."""
     side, corner = min(width, height), np.hypot(width, height) / 2
     shift = rng.normal(0, 0.03, 2) * side
     rows, columns = np.ogrid[:height, :width]
@@ -225,11 +230,11 @@ def _dark_corners(width: int, height: int, severity: int, rng: np.random.Generat
     blur = side * rng.uniform(0.015, 0.07)
     alpha = np.clip((distance - radius) / blur + 0.5, 0, 1)
     smooth = alpha * alpha * (3 - 2 * alpha) * rng.uniform(0.93, 1.0)
-    return _paint(height, width, np.array([8, 6, 8]) + rng.uniform(0, 8, 3)), smooth.astype(np.float32)
+    return _plain(width, height, np.array([8, 6, 8]) + rng.uniform(0, 8, 3)), smooth.astype(np.float32)
 
 
 def _gel_bubble(width: int, height: int, severity: int, rng: np.random.Generator) -> Layer:
-    """Bubbles in the contact gel: a thin dark rim, a bright crescent towards the light, a slight haze within."""
+    """Draw bubbles in the contact gel: a thin dark rim, a bright crescent towards the light, a slight haze within."""
     side = min(width, height)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     light = rng.uniform(0, 2 * np.pi)

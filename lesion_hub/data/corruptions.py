@@ -1,7 +1,8 @@
 """Named corruptions of five severities: what a worse camera, another light or a phone app does to a picture.
 
 Strengths are fractions of the image's shorter side, so that a severity means the same at every resolution. The artefacts
-of :mod:`lesion_hub.data.artefacts` are registered here too: an evaluation walks one registry.
+of :mod:`lesion_hub.data.artefacts` are in the same table, so that an evaluation walks a single one. A new corruption is one
+function and one row of `CORRUPTIONS`.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion_hub.data.artefacts import ARTEFACTS, Pixels, add_artefact, check_severity, seeded, unknown_name
+from lesion_hub.data.artefacts import ARTEFACTS, SEVERITIES, Pixels, add_artefact, check_severity, seeded, unknown_name
 from lesion_hub.errors import DataError
-
-Apply = Callable[[Pixels, int, int], Pixels]
 
 
 @dataclass(frozen=True)
 class Corruption:
     """One corruption: call it with (image uint8 (H, W, 3), severity 1..5, seed); the image comes back in the same form.
 
-    ``kind`` is "camera" (optics, light, compression) or "artefact" (something on the skin).
+    ``kind`` is "camera" (optics, light, compression) or "artefact" (something on the skin). ``apply`` takes (image,
+    strength, seed); ``strengths`` holds the strength of each of the five severities.
     """
 
     name: str
     kind: str
     description: str
-    apply: Apply
+    strengths: tuple[float, ...]
+    apply: Callable[[Pixels, float, int], Pixels]
 
     def __call__(self, image: Pixels, severity: int, seed: int) -> Pixels:
-        return self.apply(image, severity, seed)
+        return self.apply(image, self.strengths[severity - 1], seed)
 
 
 def corrupt(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
-    """A corrupted copy of ``image``: uint8 (H, W, 3) in and out; severity 1 (faint) to 5 (strong).
+    """Return a corrupted copy of ``image``: uint8 (H, W, 3) in and out; severity 1 (faint) to 5 (strong).
 
     The same arguments give the same pixels.
 
@@ -53,10 +54,6 @@ def corrupt(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
     return CORRUPTIONS[name](image, check_severity(severity), seed)
 
 
-def _strength(steps: tuple[float, ...], severity: int) -> float:
-    return steps[severity - 1]
-
-
 def _to_pixels(values: NDArray[np.floating]) -> Pixels:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
@@ -69,26 +66,26 @@ def _filtered(image: Pixels, kernel: NDArray[np.floating]) -> Pixels:
     return _to_pixels(oaconvolve(padded, (kernel / kernel.sum())[..., None], mode="valid", axes=(0, 1)))
 
 
-def _kernel_grid(reach: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def _kernel_grid(reach: float) -> NDArray[np.floating]:
+    """Return the (row, column) offsets from a kernel's centre that cover ``reach`` pixels, (2, K, K)."""
     half = int(np.ceil(reach)) + 1
-    rows, columns = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
-    return rows, columns
+    return np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
 
 
-def _gaussian_blur(image: Pixels, severity: int, seed: int) -> Pixels:
-    sigma = _strength((0.008, 0.013, 0.019, 0.026, 0.035), severity) * min(image.shape[:2])
+def _gaussian_blur(image: Pixels, strength: float, seed: int) -> Pixels:
+    sigma = strength * min(image.shape[:2])
     rows, columns = _kernel_grid(3 * sigma)
     return _filtered(image, np.exp(-(rows**2 + columns**2) / (2 * sigma**2)))
 
 
-def _defocus_blur(image: Pixels, severity: int, seed: int) -> Pixels:
-    radius = _strength((0.004, 0.009, 0.016, 0.025, 0.036), severity) * min(image.shape[:2])
+def _defocus_blur(image: Pixels, strength: float, seed: int) -> Pixels:
+    radius = strength * min(image.shape[:2])
     rows, columns = _kernel_grid(radius)
     return _filtered(image, np.clip(radius + 1 - np.hypot(rows, columns), 0, 1))
 
 
-def _motion_blur(image: Pixels, severity: int, seed: int) -> Pixels:
-    reach = _strength((0.008, 0.018, 0.031, 0.046, 0.066), severity) * min(image.shape[:2])
+def _motion_blur(image: Pixels, strength: float, seed: int) -> Pixels:
+    reach = strength * min(image.shape[:2])
     angle = seeded("motion_blur", seed).uniform(0, np.pi)
     rows, columns = _kernel_grid(reach)
     across = np.abs(rows * np.cos(angle) - columns * np.sin(angle))
@@ -96,75 +93,69 @@ def _motion_blur(image: Pixels, severity: int, seed: int) -> Pixels:
     return _filtered(image, np.clip(1 - across, 0, 1) * np.clip(reach + 1 - along, 0, 1))
 
 
-def _jpeg(image: Pixels, severity: int, seed: int) -> Pixels:
+def _jpeg(image: Pixels, quality: float, seed: int) -> Pixels:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=int(_strength((50, 30, 20, 12, 7), severity)))
+    Image.fromarray(image).save(buffer, "JPEG", quality=int(quality))
     with Image.open(buffer) as decoded:
         return np.asarray(decoded.convert("RGB"))
 
 
-def _gamma(image: Pixels, exponent: float) -> Pixels:
-    table = _to_pixels(255 * np.linspace(0, 1, 256) ** exponent)
-    return table[image]
-
-
-def _brighten(image: Pixels, severity: int, seed: int) -> Pixels:
-    gain = _strength((1.08, 1.16, 1.25, 1.36, 1.5), severity)
+def _brighten(image: Pixels, gain: float, seed: int) -> Pixels:
     return _to_pixels(image * np.float32(gain))
 
 
-def _darken(image: Pixels, severity: int, seed: int) -> Pixels:
-    return _gamma(image, _strength((1.2, 1.45, 1.8, 2.3, 3.0), severity))
+def _darken(image: Pixels, exponent: float, seed: int) -> Pixels:
+    return _to_pixels(255 * np.linspace(0, 1, 256) ** exponent)[image]
 
 
-def _contrast(image: Pixels, severity: int, seed: int) -> Pixels:
-    keep = _strength((0.8, 0.65, 0.5, 0.37, 0.25), severity)
-    mean = image.mean(dtype=np.float64)
-    return _to_pixels((image - np.float32(mean)) * np.float32(keep) + np.float32(mean))
+def _contrast(image: Pixels, keep: float, seed: int) -> Pixels:
+    mean = np.float32(image.mean(dtype=np.float64))
+    return _to_pixels((image - mean) * np.float32(keep) + mean)
 
 
-def _gaussian_noise(image: Pixels, severity: int, seed: int) -> Pixels:
-    sigma = 255 * _strength((0.02, 0.04, 0.07, 0.11, 0.16), severity)
+def _gaussian_noise(image: Pixels, strength: float, seed: int) -> Pixels:
     noise = seeded("gaussian_noise", seed).standard_normal(image.shape, dtype=np.float32)
-    return _to_pixels(image + noise * np.float32(sigma))
+    return _to_pixels(image + noise * np.float32(255 * strength))
 
 
-def _colour_cast(image: Pixels, severity: int, seed: int) -> Pixels:
-    """A wrong white balance: gains of red, green and blue that pull apart in a direction drawn by the seed."""
+def _colour_cast(image: Pixels, strength: float, seed: int) -> Pixels:
+    """Apply gains of red, green and blue that pull apart in a direction drawn by the seed."""
     angle = seeded("colour_cast", seed).uniform(0, 2 * np.pi)
-    pull = np.cos(angle + np.array([0, 2, 4]) * np.pi / 3)
-    gains = np.exp(_strength((0.04, 0.08, 0.13, 0.19, 0.26), severity) * pull)
-    return _to_pixels(image.astype(np.float32) * gains)
+    return _to_pixels(image.astype(np.float32) * np.exp(strength * np.cos(angle + np.array([0, 2, 4]) * np.pi / 3)))
 
 
-def _downscale(image: Pixels, severity: int, seed: int) -> Pixels:
-    """The picture at a fraction of its resolution, enlarged again."""
-    keep = _strength((0.7, 0.5, 0.35, 0.25, 0.17), severity)
+def _downscale(image: Pixels, keep: float, seed: int) -> Pixels:
     height, width = image.shape[:2]
     small = (max(1, round(width * keep)), max(1, round(height * keep)))
     reduced = Image.fromarray(image).resize(small, Image.Resampling.BILINEAR)
     return np.asarray(reduced.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _artefact(name: str, image: Pixels, severity: int, seed: int) -> Pixels:
-    return add_artefact(image, name, severity, seed)
+def _artefact(name: str, image: Pixels, severity: float, seed: int) -> Pixels:
+    return add_artefact(image, name, int(severity), seed)
 
 
 CORRUPTIONS: dict[str, Corruption] = {
     corruption.name: corruption
     for corruption in (
-        Corruption("gaussian_blur", "camera", "a soft lens", _gaussian_blur),
-        Corruption("defocus_blur", "camera", "out of focus: a disc for every point", _defocus_blur),
-        Corruption("motion_blur", "camera", "a moving hand", _motion_blur),
-        Corruption("jpeg", "camera", "heavy compression", _jpeg),
-        Corruption("brighten", "camera", "overexposure, with clipped highlights", _brighten),
-        Corruption("darken", "camera", "underexposure", _darken),
-        Corruption("contrast", "camera", "lowered contrast", _contrast),
-        Corruption("gaussian_noise", "camera", "sensor noise", _gaussian_noise),
-        Corruption("colour_cast", "camera", "a wrong white balance", _colour_cast),
-        Corruption("downscale", "camera", "fewer pixels, enlarged again", _downscale),
+        Corruption("gaussian_blur", "camera", "a soft lens", (0.008, 0.013, 0.019, 0.026, 0.035), _gaussian_blur),
+        Corruption(
+            "defocus_blur",
+            "camera",
+            "out of focus: a disc for every point",
+            (0.004, 0.009, 0.016, 0.025, 0.036),
+            _defocus_blur,
+        ),
+        Corruption("motion_blur", "camera", "a moving hand", (0.008, 0.018, 0.031, 0.046, 0.066), _motion_blur),
+        Corruption("jpeg", "camera", "heavy compression", (50, 30, 20, 12, 7), _jpeg),
+        Corruption("brighten", "camera", "overexposure, with clipped highlights", (1.08, 1.16, 1.25, 1.36, 1.5), _brighten),
+        Corruption("darken", "camera", "underexposure", (1.2, 1.45, 1.8, 2.3, 3.0), _darken),
+        Corruption("contrast", "camera", "lowered contrast", (0.8, 0.65, 0.5, 0.37, 0.25), _contrast),
+        Corruption("gaussian_noise", "camera", "sensor noise", (0.02, 0.04, 0.07, 0.11, 0.16), _gaussian_noise),
+        Corruption("colour_cast", "camera", "a wrong white balance", (0.04, 0.08, 0.13, 0.19, 0.26), _colour_cast),
+        Corruption("downscale", "camera", "fewer pixels, enlarged again", (0.7, 0.5, 0.35, 0.25, 0.17), _downscale),
         *(
-            Corruption(artefact.name, "artefact", artefact.description, partial(_artefact, artefact.name))
+            Corruption(artefact.name, "artefact", artefact.description, SEVERITIES, partial(_artefact, artefact.name))
             for artefact in ARTEFACTS.values()
         ),
     )

@@ -1,4 +1,4 @@
-"""Balanced draws: a fixed number of images per class, with replacement, drawn once and shared by all who train on it.
+"""Balanced draws: a fixed number of images per class, drawn once with replacement and shared by several trainings.
 
 Members of an ensemble must see the same draw and number the classes alike. So a draw is a file: the ids, the label
 space with its labels in order, the seed, and a hash over all of it that is checked when it is loaded.
@@ -6,7 +6,6 @@ space with its labels in order, the seed, and a hash over all of it that is chec
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_hub.data.files import write_whole
-from lesion_hub.data.schema import check
+from lesion_hub.data.schema import check_schema
 from lesion_hub.errors import DataError
+from lesion_hub.files import sha256_of_json, write_text
 from lesion_hub.taxonomy import LabelSpace, space_from_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 1
+DRAW_FORMAT = 1
 _KEYS = {"format", "space", "labels", "per_class", "seed", "ids", "hash"}
 
 
 @dataclass(frozen=True)
 class Draw:
-    """``ids`` maps every label of ``space``, in its order, to the ``per_class`` image ids drawn, repeats included."""
+    """The images drawn: ``ids`` maps every label of ``space``, in its order, to ``per_class`` image ids, repeats included."""
 
     space: LabelSpace
     per_class: int
@@ -40,12 +39,12 @@ class Draw:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over everything the draw says; equal draws have equal hashes wherever they were made."""
-        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+        """The SHA-256 of the draw's content; equal draws have equal hashes wherever they were made."""
+        return sha256_of_json(self._content())
 
     def _content(self) -> dict[str, Any]:
         return {
-            "format": FORMAT,
+            "format": DRAW_FORMAT,
             "space": self.space.name,
             "labels": list(self.space.labels),
             "per_class": self.per_class,
@@ -54,18 +53,18 @@ class Draw:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the draw as JSON; a file is there whole or not at all."""
-        write_whole(Path(path), json.dumps({**self._content(), "hash": self.hash}, indent=1))
+        """Write the draw as JSON, whole or not at all."""
+        write_text(Path(path), json.dumps({**self._content(), "hash": self.hash}, indent=1))
 
     def indices(self, dataset: Dataset) -> NDArray[np.int64]:
-        """The rows of ``dataset`` drawn, (labels x per_class,), class by class; for ``dataset.select``.
+        """Return the drawn rows of ``dataset``, (labels x per_class,) int64, class by class; for ``dataset.select``.
 
         `DataError` where the data set has other labels, lacks a drawn image, or labels one otherwise than the draw did.
         """
-        check(dataset, self.space)
+        check_schema(dataset, self.space)
         rows = {image_id: row for row, image_id in enumerate(dataset["image_id"])}
         labels = dataset.with_format("numpy")["label"][:]
-        drawn = []
+        chosen = []
         for index, (label, ids) in enumerate(self.ids.items()):
             for image_id in ids:
                 row = rows.get(image_id)
@@ -73,8 +72,8 @@ class Draw:
                     raise DataError(f"draw: image {image_id!r} is not in the data set; give the one drawn from")
                 if labels[row] != index:
                     raise DataError(f"draw: image {image_id!r} was drawn as {label!r}, its label now differs; draw anew")
-                drawn.append(row)
-        return np.asarray(drawn, dtype=np.int64)
+                chosen.append(row)
+        return np.asarray(chosen, dtype=np.int64)
 
 
 def balanced_draw(dataset: Dataset, space: LabelSpace, *, per_class: int, seed: int) -> Draw:
@@ -87,7 +86,7 @@ def balanced_draw(dataset: Dataset, space: LabelSpace, *, per_class: int, seed: 
         draw.save("runs/draw.json")
         balanced = train.select(draw.indices(train))
     """
-    check(dataset, space)
+    check_schema(dataset, space)
     if per_class < 1:
         raise DataError(f"a draw of {per_class} images per class is empty; ask for at least 1")
     if seed < 0:
@@ -115,15 +114,15 @@ def load_draw(path: str | os.PathLike[str]) -> Draw:
         raise DataError(f"{path}: the draw cannot be read ({error.strerror}); check the path") from None
     except ValueError:
         raise DataError(f"{path}: not a draw (no valid JSON); draw anew") from None
-    if not isinstance(stored, dict) or set(stored) != _KEYS or stored["format"] != FORMAT:
-        raise DataError(f"{path}: not a draw of format {FORMAT} ({', '.join(sorted(_KEYS))}); draw anew")
+    if not isinstance(stored, dict) or set(stored) != _KEYS or stored["format"] != DRAW_FORMAT:
+        raise DataError(f"{path}: not a draw of format {DRAW_FORMAT} ({', '.join(sorted(_KEYS))}); draw anew")
     try:
         space = space_from_labels(stored["space"], stored["labels"])
         ids = {label: tuple(stored["ids"][label]) for label in space.labels}
         draw = Draw(space, stored["per_class"], stored["seed"], ids)
-        faithful = draw.hash == stored["hash"] and all(len(drawn) == draw.per_class for drawn in ids.values())
+        unchanged = draw.hash == stored["hash"] and all(len(drawn) == draw.per_class for drawn in ids.values())
     except (KeyError, TypeError):
         raise DataError(f"{path}: the draw lists no ids for some label; draw anew") from None
-    if not faithful:
+    if not unchanged:
         raise DataError(f"{path}: changed after it was drawn (its hash does not fit); restore it or draw anew")
     return draw

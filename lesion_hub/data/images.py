@@ -1,4 +1,4 @@
-"""The one door through which pixels enter: any image file, bytes or Pillow image becomes an upright 8-bit RGB image.
+"""The single decoder: any image file, bytes or Pillow image becomes an upright 8-bit RGB image.
 
 What cannot be read raises `ImageError` with one line. The size is judged from the header, before any pixel is decoded,
 against ``max_pixels``; Pillow's process-wide settings (`MAX_IMAGE_PIXELS`, `LOAD_TRUNCATED_IMAGES`) are never changed.
@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "PPM")
 _READABLE = "JPEG, PNG, WebP, BMP, GIF, TIFF, JPEG 2000, AVIF or PPM"
 
-# What Pillow's decoders are seen to raise on damaged files, beside the OSError that they document.
+# What Pillow's decoders have been seen to raise on damaged files, beside the OSError that they document.
 _DECODER_ERRORS = (
     OSError,
     EOFError,
@@ -62,7 +62,7 @@ _TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the header of an image file says, pixels undecoded.
+    """The header of an image file, its pixels undecoded.
 
     ``width`` and ``height`` are as stored; ``orientation`` is the EXIF one (1..8, 1 = upright). ``quantization`` holds
     the JPEG quantisation tables (each 64 ints), None for other formats.
@@ -77,7 +77,7 @@ class ImageFacts:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) once the EXIF orientation is applied, as `load_rgb` returns it."""
+        """The (width, height) once the EXIF orientation is applied, as `load_rgb` returns it."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
@@ -128,7 +128,7 @@ def probe(source: ImageSource, *, name: str | None = None) -> ImageFacts:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image, judged by its suffix alone.
+    """Return whether a file of this name is taken for an image, judged by its suffix alone.
 
     >>> is_image_name("ISIC_0024306.JPG"), is_image_name("._ISIC_0024306.jpg"), is_image_name("notes.txt")
     (True, False, False)
@@ -177,7 +177,7 @@ def _openers() -> tuple[tuple[Any, Any], ...]:
 def _open(stream: IO[bytes], name: str) -> Image.Image:
     """Identify the image and read its header.
 
-    Not `Image.open`: that judges and warns by Pillow's process-wide pixel limit, which ``max_pixels`` replaces.
+    Not by `Image.open`, which checks Pillow's process-wide pixel limit; ``max_pixels`` replaces it.
     """
     prefix = stream.read(16)
     if not prefix:
@@ -185,7 +185,7 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
     damage: Exception | None = None
     for factory, accept in _openers():
         accepted = accept(prefix) if accept else True
-        if not accepted or isinstance(accepted, str):
+        if not accepted or isinstance(accepted, str):  # a string says why Pillow, as it was built, cannot decode this format
             continue
         try:
             stream.seek(0)
@@ -210,28 +210,25 @@ def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
 def _decode(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
-        upright = _upright(image)
+        orientation = _orientation(image)
+        upright = image if orientation == 1 else image.transpose(_TRANSPOSITIONS[orientation])
         pixels = _to_rgb(upright, name)
     except _DECODER_ERRORS as error:
         raise ImageError(f"{name}: the image is damaged ({_reason(error)}); remove it or fetch it again") from None
+    # A copy where this is the caller's own image, or one of Pillow's classes that keep their file open.
     clean = pixels if pixels is not image and type(pixels) is Image.Image else pixels.copy()
     clean.info = {}
     return clean
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where it is absent, unreadable or nonsense: damaged EXIF must not cost the image."""
+    """Return the EXIF orientation, 1 where it is absent, unreadable or invalid: damaged EXIF must not cost the image."""
     try:
         # The base class's method: that of PNG files would decode the pixels to look for EXIF behind them.
         orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     except _DECODER_ERRORS:
         return 1
     return orientation if orientation in _TRANSPOSITIONS else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
-    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation != 1 else image
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -256,8 +253,6 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _one_line(text: str) -> str:
-    if text.isprintable():
-        return text
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     AnyDataset: TypeAlias = Dataset | IterableDataset
 
 COLUMNS = ("image", "label", "image_id", "group", "age", "sex", "site", "source")
+OLDEST_AGE = 120
+"""The highest age, in years, that is taken for one."""
 
 
 def features(space: LabelSpace) -> Features:
-    """The `datasets.Features` of the schema for one label space.
+    """Return the `datasets.Features` of the schema for one label space.
 
     ``image`` is an encoded image (path or bytes) that decodes lazily; ``label`` an index into ``space.labels``;
     ``group`` the lesion or patient that a split must not cut; ``age`` float32 years; ``sex`` and ``site`` the canonical
@@ -43,7 +45,7 @@ def features(space: LabelSpace) -> Features:
     )
 
 
-def check(dataset: AnyDataset, space: LabelSpace) -> None:
+def check_schema(dataset: AnyDataset, space: LabelSpace) -> None:
     """Raise `DataError` unless ``dataset`` has exactly the columns and types of the schema for ``space``."""
     from datasets import ClassLabel
 
@@ -62,10 +64,19 @@ def check(dataset: AnyDataset, space: LabelSpace) -> None:
             raise DataError(f"column {column!r} is {found[column]}, not {expected}; read it with lesion_hub.data.read")
 
 
-def undecoded(dataset: AnyDataset) -> AnyDataset:
-    """The same data set, its images left as ``{"path", "bytes"}`` for `lesion_hub.data.images.load_rgb` to decode.
+def not_streamed(dataset: AnyDataset) -> Dataset:
+    """Return ``dataset`` itself; raise `DataError` where it is a stream, which has no rows to look up."""
+    from datasets import Dataset
 
-    Decoding by `datasets` lets damaged images raise what they like and leaves EXIF rotation and 16 bits to the caller.
+    if not isinstance(dataset, Dataset):
+        raise DataError("a streamed data set cannot be searched or split as a whole; read it without streaming")
+    return dataset
+
+
+def undecoded(dataset: AnyDataset) -> AnyDataset:
+    """Return the same data set, its images left as ``{"path", "bytes"}`` for `lesion_hub.data.images.load_rgb` to decode.
+
+    Decoding by `datasets` lets damaged images raise anything and leaves EXIF rotation and 16 bits to the caller.
     """
     from datasets import Image
 
@@ -73,14 +84,17 @@ def undecoded(dataset: AnyDataset) -> AnyDataset:
 
 
 def image_paths(dataset: Dataset) -> list[str]:
-    """The file of every image, in row order, nothing decoded; `DataError` where images are embedded and have no file.
+    """Return the file of every image, in row order, nothing decoded; `DataError` where images are embedded without a file.
 
     >>> from datasets import Dataset, Features, Image
     >>> image_paths(Dataset.from_dict({"image": ["a.jpg"]}, features=Features({"image": Image()})))
     ['a.jpg']
     """
-    stored = dataset.select_columns(["image"]).with_format("arrow")[:]["image"].combine_chunks()
-    embedded = stored.field("bytes").is_valid()
-    if embedded.true_count:
-        raise DataError("images are embedded in the data set and have no file; use undecoded(dataset) and load_rgb")
-    return list(stored.field("path").to_pylist())
+    paths: list[str] = []
+    # In batches: embedded images are noticed in the first, before the bytes of all of them are in memory.
+    for batch in dataset.select_columns(["image"]).with_format("arrow").iter(batch_size=1000):
+        for stored in batch["image"].chunks:
+            if stored.field("bytes").null_count < len(stored):
+                raise DataError("images are embedded in the data set and have no file; use undecoded(dataset) and load_rgb")
+            paths += stored.field("path").to_pylist()
+    return paths

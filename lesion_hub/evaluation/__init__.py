@@ -1,4 +1,4 @@
-"""Honest measurement: measures with group-wise intervals, calibration, operating points, reports and comparisons.
+"""Evaluation: measures with group-wise intervals, calibration, operating points, reports and comparisons.
 
 The names below are loaded when first used, so that importing the package costs nothing.
 """
@@ -7,35 +7,51 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {
+if TYPE_CHECKING:
+    from lesion_hub.evaluation.calibration import calibrate_run
+    from lesion_hub.evaluation.comparison import Comparison, compare
+    from lesion_hub.evaluation.run import EvaluateOptions, Evaluation, evaluate, record
+
+_HOME = {
     "Comparison": "lesion_hub.evaluation.comparison",
     "EvaluateOptions": "lesion_hub.evaluation.run",
     "Evaluation": "lesion_hub.evaluation.run",
-    "calibrate_run": "lesion_hub.evaluation.recalibrate",
+    "calibrate_run": "lesion_hub.evaluation.calibration",
     "compare": "lesion_hub.evaluation.comparison",
     "evaluate": "lesion_hub.evaluation.run",
     "record": "lesion_hub.evaluation.run",
 }
 
-__all__ = ["module_path", *_HOMES]
+__all__ = [
+    "Comparison",
+    "EvaluateOptions",
+    "Evaluation",
+    "calibrate_run",
+    "compare",
+    "evaluate",
+    "module_path",
+    "record",
+]
 
 
 def module_path() -> str:
-    """The folder of our ``evaluate`` module, for ``evaluate.load`` and ``evaluate.combine``; it needs no network.
+    """Return the path of our ``evaluate`` module, for ``evaluate.load`` and ``evaluate.combine``; it needs no network.
 
     >>> Path(module_path()).name
-    'lesion_metrics'
+    'lesion_metrics.py'
     """
-    return str(Path(__file__).resolve().parent / "lesion_metrics")
+    return str(Path(__file__).resolve().parent / "lesion_metrics.py")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    """Import a public name when it is first used."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    """List the public names that are not loaded yet, too."""
+    return sorted([*globals(), *_HOME])

@@ -1,25 +1,43 @@
-"""Temperature scaling, fitted on validation predictions alone, and the reliability diagram that shows its effect.
+"""Calibration: fit a temperature on validation predictions alone, measure its effect, fold it into a model that has none.
 
-Dividing logits by one positive number leaves every decision as it is and mends how sure the model says it is. As a function
-of the inverse temperature the likelihood is convex, so the fit is the root of one increasing function: no step size, no
+Dividing logits by one positive number changes how confident a model is, and no decision. As a function of the inverse
+temperature the negative log-likelihood is convex, so the fit is the root of one increasing function: no step size, no
 starting point, no local minimum.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from safetensors import safe_open
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
+from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
+from lesion_hub.data.sources import read
+from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.evaluation import operating_points
+from lesion_hub.evaluation.assessment import assess
+from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
+from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
+from lesion_hub.evaluation.overlap import choose_images, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
+from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
+from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
+from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
+from lesion_hub.hub.store import Resolved
+from lesion_hub.inference import from_pretrained
+from lesion_hub.progress import Progress
+from lesion_hub.taxonomy import LabelSpace
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
-BINS = 15
-PROBABILITY_FLOOR = float(np.finfo(np.float64).eps)
+VALIDATION_NAME = "predictions_validation.parquet"
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class CalibrationResult:
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able values."""
+        """Return the fields as JSON-able values."""
         return asdict(self)
 
 
@@ -49,8 +67,17 @@ class ReliabilityBins:
     accuracy: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class CalibratedRun:
+    """What ``calibrate_run`` fitted, and the operating points chosen on the calibrated validation predictions."""
+
+    folder: Path
+    result: CalibrationResult
+    points: dict[str, OperatingPoint]
+
+
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature that minimises the NLL of ``softmax(logits / temperature)``, within ``TEMPERATURE_BOUNDS``.
+    """Return the temperature that minimises the NLL of ``softmax(logits / temperature)``, within ``TEMPERATURE_BOUNDS``.
 
     ``logits`` are (N, C) logits or log-probabilities (an ensemble's log of its mean probability), ``labels`` (N,) integers in
     [0, C). The NLL at the result is never above that at 1.
@@ -58,16 +85,21 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     >>> 3.6 < fit_temperature([[4.0, 0.0]] * 4, [0, 0, 0, 1]) < 3.7
     True
     """
-    return calibrate(logits, labels).temperature
+    return fit_calibration(logits, labels).temperature
 
 
-def calibrate(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
+def fit_calibration(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     """Fit the temperature as ``fit_temperature`` does and report NLL and ECE before and after."""
-    scores = _finite_logits(checked_scores(logits, "logits"))
+    scores = checked_scores(logits, "logits")
     truth = checked_labels(labels, scores.shape[1], rows=len(scores), where="the logits' columns")
+    # The logarithm of a zero becomes that of the floor, so that one impossible class cannot make the likelihood infinite.
+    top = scores.max(axis=1, keepdims=True)
+    scores = np.where(np.isneginf(scores), np.where(np.isfinite(top), top, 0.0) + np.log(PROBABILITY_FLOOR), scores)
     temperature, note = _minimise(scores, truth)
     before, after = (softmax(scores / t, axis=1) for t in (1.0, temperature))
-    nll_before, nll_after = (_nll(scores, truth, t) for t in (1.0, temperature))
+    nll_before, nll_after = (
+        float(-log_softmax(scores / t, axis=1)[np.arange(len(truth)), truth].mean()) for t in (1.0, temperature)
+    )
     if nll_after > nll_before:
         temperature, note, after, nll_after = 1.0, "the logits are as calibrated as they get", before, nll_before
     return CalibrationResult(
@@ -81,8 +113,30 @@ def calibrate(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     )
 
 
+def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, str | None]:
+    """Find the temperature of least NLL for (N, C) ``scores``, and a note where it is not an inner optimum."""
+    coldest, hottest = TEMPERATURE_BOUNDS
+    truth = scores[np.arange(len(labels)), labels]
+
+    def slope(log_inverse: float) -> float:
+        """Differentiate the NLL by the inverse temperature; the result increases, hence has at most one root."""
+        inverse = np.exp(log_inverse)
+        return float(((softmax(scores * inverse, axis=1) * scores).sum(axis=1) - truth).mean())
+
+    low, high = -np.log(hottest), -np.log(coldest)
+    at_low, at_high = slope(low), slope(high)
+    if at_low >= 0 >= at_high:
+        return 1.0, "the logits do not depend on the class, so no temperature changes them"
+    if at_high <= 0:
+        return coldest, "every label is the top one by far (separable data), so the lower bound was taken"
+    if at_low >= 0:
+        return hottest, "the logits carry no information on the labels, so the upper bound was taken"
+    # A root is known to the last digits, a minimum (scipy's minimize_scalar) to half of them; published temperatures are roots.
+    return float(np.exp(-brentq(slope, low, high, xtol=1e-10))), None
+
+
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> NDArray[np.float64]:
-    """Temper (..., C) probabilities through their logarithm, as an ensemble does with its mean probability.
+    """Apply a temperature to (..., C) probabilities, through their logarithm, as an ensemble does to its mean probability.
 
     >>> apply_temperature([[0.8, 0.2]], 2.0).round(3).tolist()
     [[0.667, 0.333]]
@@ -91,14 +145,8 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> NDArray[n
     return softmax(np.log(values) / temperature, axis=-1)
 
 
-def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
-    """The equal-width bin of each value in [0, 1]: closed below, open above, and 1 belongs to the last."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    return np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1).astype(np.int64)
-
-
 def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> ReliabilityBins:
-    """Confidence against accuracy of the top label, for (N, C) ``probabilities`` and (N,) ``labels``."""
+    """Compare confidence with accuracy of the top label, for (N, C) ``probabilities`` and (N,) ``labels``."""
     values = checked_scores(probabilities, "probabilities")
     truth = checked_labels(labels, values.shape[1], rows=len(values), where="the probabilities' columns")
     confidence, correct = values.max(axis=1), values.argmax(axis=1) == truth
@@ -114,38 +162,114 @@ def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = BI
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
-    """Mean distance between confidence and accuracy of the top label over equal-width bins, in [0, 1]."""
+    """Average the distance between confidence and accuracy of the top label over equal-width bins, in [0, 1]."""
     diagram = reliability_bins(probabilities, labels, bins)
     distance = np.nan_to_num(np.abs(diagram.confidence - diagram.accuracy))
     return float(distance @ diagram.counts / diagram.counts.sum())
 
 
-def _finite_logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithm of a zero becomes that of the floor, so that one impossible class cannot make the likelihood infinite."""
-    top = scores.max(axis=1, keepdims=True)
-    return np.where(np.isneginf(scores), np.where(np.isfinite(top), top, 0.0) + np.log(PROBABILITY_FLOOR), scores)
+def calibration_effect(
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    groups: Sequence[Any],
+    space: LabelSpace,
+    temperature: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure ECE and NLL, with intervals, before and after a temperature that is already in the (N, C) ``probabilities``.
+
+    It can be taken out exactly: the logarithm of a softmax is the logits plus a constant.
+    """
+    before = apply_temperature(probabilities, 1 / temperature)
+    found: dict[str, Any] = {"temperature": temperature}
+    for name, values in (("before", before), ("after", probabilities)):
+        intervals = bootstrap(values, labels, groups, space, resamples, seed, metrics=("ece", "nll"))
+        found |= {f"{measure}_{name}": intervals[measure].to_dict() for measure in ("ece", "nll")}
+    return found
 
 
-def _nll(scores: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
-    log_probabilities = log_softmax(scores / temperature, axis=1)
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+def calibrate_run(
+    folder: str | Path,
+    data: str | Path | None = None,
+    *,
+    registry: str | Path | None = None,
+    progress: Progress | None = None,
+) -> CalibratedRun:
+    """Fit a temperature on validation predictions and store it in the model in ``folder``.
+
+    A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
+    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs. A model that is
+    calibrated already is refused: a second temperature would be fitted to the same images again.
+
+        calibrate_run("runs/ham10000_lite0").result.temperature
+    """
+    place = Path(folder)
+    config = load_config(place)
+    content = read_json(place / METRICS_NAME, missing_ok=True)
+    _refuse_calibrated(place, config, content)
+    scored = _validation_predictions(place, config, data, registry, progress)
+    result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
+    scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
+    given = (scored.probabilities, scored.labels, scored.groups, scored.space)
+    malignancy = scored.predictions.malignancy()
+    points = {} if malignancy is None else operating_points.choose(malignancy.scores, malignancy.truth)
+    if isinstance(config, ModelConfig):
+        classifier, config = read_model(place)
+        fold_temperature(classifier, result.temperature)
+        write_model(
+            place,
+            classifier,
+            training=config.lesion_hub.training,
+            temperature=result.temperature,
+            operating_points=points,
+            storage=_stored_precision(place),
+        )
+    else:
+        changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points})
+        write_text(place / ENSEMBLE_NAME, dump_json(changed))
+    # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
+    content = {name: value for name, value in content.items() if name not in ("validation", "test")}
+    content["validation"] = {**assess(*given, points=points), "calibration": calibration_effect(*given, result.temperature)}
+    write_json(place / METRICS_NAME, content)
+    scored.save(place / VALIDATION_NAME)
+    return CalibratedRun(place, result, points)
 
 
-def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, str | None]:
-    coldest, hottest = TEMPERATURE_BOUNDS
-    truth = scores[np.arange(len(labels)), labels]
+def _refuse_calibrated(folder: Path, config: ModelConfig | EnsembleConfig, content: dict[str, Any]) -> None:
+    if isinstance(config, ModelConfig):
+        temperature = config.lesion_hub.temperature
+    else:  # an ensemble that was never calibrated holds a temperature of 1
+        fitted = config.temperature != 1.0 or "calibration" in content.get("validation", {})
+        temperature = config.temperature if fitted else None
+    if temperature is not None:
+        raise ConfigError(f"{folder}: is calibrated already (temperature {temperature:.4g}); train or combine anew to refit")
 
-    def slope(log_inverse: float) -> float:
-        """Derivative of the NLL by the inverse temperature: increasing, hence at most one root."""
-        inverse = np.exp(log_inverse)
-        return float(((softmax(scores * inverse, axis=1) * scores).sum(axis=1) - truth).mean())
 
-    low, high = -np.log(hottest), -np.log(coldest)
-    at_low, at_high = slope(low), slope(high)
-    if at_low >= 0 >= at_high:
-        return 1.0, "the logits do not depend on the class, so no temperature changes them"
-    if at_high <= 0:
-        return coldest, "every label is the top one by far (separable data), so the lower bound was taken"
-    if at_low >= 0:
-        return hottest, "the logits carry no information on the labels, so the upper bound was taken"
-    return float(np.exp(-brentq(slope, low, high, xtol=1e-10))), None
+def _validation_predictions(
+    folder: Path,
+    config: ModelConfig | EnsembleConfig,
+    data: str | Path | None,
+    registry: str | Path | None,
+    progress: Progress | None,
+) -> Scored:
+    """Read the predictions that the run keeps, or score the validation part of ``data`` with the model as it stands."""
+    if data is None:
+        kept = folder / VALIDATION_NAME
+        if not kept.is_file():
+            raise ConfigError(f"{kept}: no such file, so nothing to calibrate on; give the data set with --data")
+        return read_scored(kept, config.space)
+    source = read(data)
+    records = training_records(Resolved(str(folder), folder, None), registry=registry)
+    predictor = from_pretrained(folder, registry=registry)
+    chosen, _ = choose_images(str(folder), source, records, split="val")
+    if chosen.whole or (any("val" in record.parts for record in records) and not chosen.own):
+        raise DataError(f"{data}: does not hold the validation images of the model's split; give the data it was trained on")
+    return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
+
+
+def _stored_precision(folder: Path) -> StorageType:
+    """Find the precision that the weights are stored in: a matrix of float32 says that they all are."""
+    with safe_open(folder / WEIGHTS_NAME, framework="np") as stored:
+        slices = [stored.get_slice(key) for key in stored.keys()]  # noqa: SIM118 - no mapping
+    return "float32" if any(part.get_dtype() == "F32" and len(part.get_shape()) > 1 for part in slices) else "float16"

@@ -2,7 +2,7 @@
 
 Images of one lesion or patient are not independent, so whole groups are drawn with replacement, as many as there are. The
 draw is not stratified by class: how many of each class a test set holds is part of what chance decides. Resample ``b`` of a
-seed depends on nothing but the seed, ``b`` and the set of groups, hence two models see the same resamples.
+seed depends on nothing but the seed, ``b`` and the set of groups, so two models see the same resamples.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from scipy.special import bdtr
 
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.metrics import Measures
-from lesion_hub.evaluation.predictions import check
+from lesion_hub.evaluation.predictions import check_predictions
+from lesion_hub.evaluation.weighting import Array, Counts
 from lesion_hub.taxonomy import LabelSpace, label_space
 
-Array = NDArray[np.float64]
-Counts = NDArray[np.floating]
 Statistic = Callable[[Counts], Mapping[str, Array]]
 
 RESAMPLES = 2000
@@ -35,7 +34,7 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its percentile interval. All None where undefined; the bounds also where one group is all there is.
+    """A value and its percentile interval. All three None where undefined; the bounds also where there is only one group.
 
     ``defined`` is the share of resamples in which the measure had a value, which is 1 unless a class is very rare.
     """
@@ -46,7 +45,7 @@ class Interval:
     defined: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able values."""
+        """Return the fields as JSON-able values."""
         return asdict(self)
 
 
@@ -67,7 +66,7 @@ def bootstrap(
     seed: int = 0,
     metrics: Collection[str] | None = None,
 ) -> dict[str, Interval]:
-    """95 % intervals of the measures of ``metrics.compute``, by dotted name; ``metrics`` limits them to some names.
+    """Return 95 % intervals of the measures of ``metrics.compute``, by dotted name; ``metrics`` limits them to some names.
 
     ``probabilities`` (N, C), ``labels`` (N,) integers, ``groups`` (N,) lesion or patient of each example.
 
@@ -76,7 +75,7 @@ def bootstrap(
     Interval(value=0.75, low=0.25, high=1.0, defined=1.0)
     """
     space = label_space(space) if isinstance(space, str) else space
-    predictions = check(probabilities, labels, space)
+    predictions = check_predictions(probabilities, labels, space)
     group = group_numbers(groups, len(predictions))
     return bootstrap_statistic(Measures(predictions, group, metrics).evaluate, group, resamples, seed)
 
@@ -91,14 +90,14 @@ def difference(
     seed: int = 0,
     metrics: Collection[str] | None = None,
 ) -> dict[str, Interval]:
-    """Paired intervals of (measure of ``first``) - (measure of ``second``), two (N, C) predictions of the same examples.
+    """Return paired intervals of (measure of ``first``) - (measure of ``second``), two (N, C) predictions of the same examples.
 
     >>> better, worse = [[0.9, 0.1], [0.2, 0.8]] * 8, [[0.9, 0.1], [0.6, 0.4]] * 8
     >>> difference(better, worse, [0, 1] * 8, range(16), "binary", metrics=["accuracy"])["accuracy"].value
     0.5
     """
     space = label_space(space) if isinstance(space, str) else space
-    pair = [check(given, labels, space) for given in (first, second)]
+    pair = [check_predictions(given, labels, space) for given in (first, second)]
     group = group_numbers(groups, len(pair[0]))
     one, two = (Measures(predictions, group, metrics) for predictions in pair)
 
@@ -110,7 +109,7 @@ def difference(
 
 
 def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
-    """Exact McNemar test of two (N,) bool arrays: is either model right more often where they disagree?
+    """Run the exact McNemar test on two (N,) bool arrays: is either model right more often where they disagree?
 
     It takes examples as independent; with many images per lesion, trust ``difference`` instead.
 
@@ -122,12 +121,13 @@ def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
         raise DataError(f"cannot pair {one.shape} with {two.shape} outcomes; score both models on the same examples")
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     disagree = only_first + only_second
+    # Not scipy.stats.binomtest: it rounds differently, and comparison.json keeps every digit.
     p_value = min(1.0, 2 * float(bdtr(min(only_first, only_second), disagree, 0.5)))
     return McNemar(only_first, only_second, p_value)
 
 
 def group_numbers(groups: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[np.int64]:
-    """(N,) group of each example as numbers 0..G-1, whatever the groups are called."""
+    """Number the (N,) groups of the examples 0..G-1, whatever they are called."""
     names = np.asarray(groups)
     if names.ndim != 1 or len(names) != rows:
         raise DataError(f"groups have shape {names.shape} for {rows} predictions; give one lesion or patient per row")
@@ -140,7 +140,7 @@ def group_numbers(groups: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[np
 
 
 def bootstrap_statistic(statistic: Statistic, group: NDArray[np.int64], resamples: int, seed: int) -> dict[str, Interval]:
-    """Intervals of any statistic of group counts: it takes (G, B) float64 and returns (B,) arrays by name."""
+    """Return intervals of any statistic of group counts: a function of (G, B) floats that returns (B,) arrays by name."""
     if resamples < 1:
         raise DataError(f"{resamples} resamples give no interval; ask for 1000 or more")
     columns = int(group.max()) + 1
@@ -149,23 +149,20 @@ def bootstrap_statistic(statistic: Statistic, group: NDArray[np.int64], resample
     batches = [range(start, min(start + size, resamples)) for start in range(0, resamples, size)]
     # Whole numbers are exact in float32 up to 2 ** 24, and a resample of unequal groups may hold more than all examples.
     dtype = np.float32 if 2 * len(group) < 2**24 else np.float64
+
+    def evaluate_share(share: Sequence[range]) -> list[Mapping[str, Array]]:
+        # The batches of a thread are drawn into one array: fresh memory would cost more than the draw itself.
+        counts = np.empty((columns, max(map(len, share))), dtype=dtype)
+        return [statistic(_draw(counts[:, : len(batch)], batch, seed)) for batch in share]
+
     threads = min(_MOST_THREADS, os.cpu_count() or 1, len(batches))
-    shares = [batches[thread::threads] for thread in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(lambda share: _evaluate(statistic, share, columns, seed, dtype), shares)
-        parts = [part for share in done for part in share]
+        shares = pool.map(evaluate_share, [batches[thread::threads] for thread in range(threads)])
+        parts = [part for share in shares for part in share]
     return {
         name: _interval(float(value[0]), np.concatenate([part[name] for part in parts]), columns)
         for name, value in point.items()
     }
-
-
-def _evaluate(
-    statistic: Statistic, batches: Sequence[range], columns: int, seed: int, dtype: type[np.floating]
-) -> list[Mapping[str, Array]]:
-    """One thread's share. Its batches are drawn into one array: fresh memory would cost more than the draw itself."""
-    counts = np.empty((columns, max(map(len, batches))), dtype=dtype)
-    return [statistic(_draw(counts[:, : len(batch)], batch, seed)) for batch in batches]
 
 
 def _draw(counts: Counts, batch: range, seed: int) -> Counts:

@@ -1,7 +1,7 @@
-"""Malignancy thresholds: chosen on validation, judged on test, and what they mean where malignancy is rarer.
+"""Malignancy thresholds: chosen on validation, judged on test, with their predictive values where malignancy is rarer.
 
 A lesion is called suspicious when its malignant probability is at least the threshold. A chosen threshold lies half-way
-between two neighbouring scores of the validation data, so that a rounding error in a later forward pass flips nobody.
+between two neighbouring scores of the validation data, so that a rounding error in a later forward pass changes no call.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import DataError
-from lesion_hub.evaluation.additive import AdditiveSums
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_statistic, group_numbers
 from lesion_hub.evaluation.predictions import SUM_TOLERANCE
+from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
 
 logger = logging.getLogger(__name__)
 
 Metric = Literal["sensitivity", "specificity"]
 TARGETS: tuple[tuple[Metric, float], ...] = (("sensitivity", 0.90), ("sensitivity", 0.95), ("specificity", 0.95))
-
-
 PREVALENCES = (0.01, 0.05, 0.10, 0.20)
 _CELLS = ("true_negative", "false_positive", "false_negative", "true_positive")
 _UNDEFINED = {
@@ -36,14 +34,14 @@ _UNDEFINED = {
 
 
 class PredictiveValues(NamedTuple):
-    """Both in [0, 1], or None where nobody would be called suspicious (ppv) or cleared (npv)."""
+    """PPV and NPV, each in [0, 1], or None where no lesion would be called suspicious (ppv) or benign (npv)."""
 
     ppv: float | None
     npv: float | None
 
 
 def point_name(metric: Metric, target: float) -> str:
-    """The name an operating point is stored under.
+    """Name the operating point of a target, as it is stored.
 
     >>> point_name("sensitivity", 0.9)
     'sensitivity_90'
@@ -54,10 +52,11 @@ def point_name(metric: Metric, target: float) -> str:
 def choose(
     scores: ArrayLike, malignant: ArrayLike, targets: Sequence[tuple[Metric, float]] = TARGETS, chosen_on: str = "validation"
 ) -> dict[str, OperatingPoint]:
-    """The most useful threshold that reaches each target on the given data, by name.
+    """Choose the threshold that reaches each target on the given data at least cost; return the points by name.
 
-    ``scores`` are (N,) malignant probabilities in [0, 1], ``malignant`` (N,) the truth (bool). The highest threshold with the
-    wanted sensitivity, the lowest with the wanted specificity. Empty, with a logged warning, where ``why_none`` has a reason.
+    ``scores`` are (N,) malignant probabilities in [0, 1], ``malignant`` (N,) the truth (bool). It is the highest
+    threshold with the wanted sensitivity, or the lowest with the wanted specificity. Where ``why_none`` gives a reason, the
+    result is empty and a warning is logged.
 
     >>> chosen = choose([0.1, 0.2, 0.6, 0.9], [False, False, True, True])
     >>> chosen["sensitivity_90"].threshold
@@ -80,7 +79,7 @@ def choose(
 
 
 def why_none(malignant: ArrayLike) -> str | None:
-    """Why no threshold can be chosen or judged on this truth, or None where it can.
+    """Say why no threshold can be chosen or judged on this truth, or None where it can.
 
     >>> why_none([False, False])
     'the data hold no malignant example'
@@ -91,7 +90,7 @@ def why_none(malignant: ArrayLike) -> str | None:
     return _UNDEFINED["specificity"] if truth.all() else None
 
 
-def evaluate(
+def judge_points(
     points: Mapping[str, OperatingPoint],
     scores: ArrayLike,
     malignant: ArrayLike,
@@ -100,13 +99,13 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """What each point does on data it was not chosen on: (N,) ``scores``, bool truth and the groups to resample.
+    """Measure what each point does on data it was not chosen on: (N,) ``scores``, bool truth and the groups to resample.
 
     By name: ``threshold``, ``counts``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv`` (each a value with its 95 %
     interval), ``at_prevalence`` (PPV and NPV by Bayes' rule), and ``undefined``, which says why a value is None. JSON-able.
 
     >>> point = OperatingPoint(threshold=0.5, metric="sensitivity", target=0.9)
-    >>> judged = evaluate({"sensitivity_90": point}, [0.2, 0.9], [False, True], ["a", "b"], resamples=20)
+    >>> judged = judge_points({"sensitivity_90": point}, [0.2, 0.9], [False, True], ["a", "b"], resamples=20)
     >>> judged["sensitivity_90"]["counts"]["true_positive"]
     1
     """
@@ -116,7 +115,7 @@ def evaluate(
 
 
 def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> PredictiveValues:
-    """Bayes' rule: what a call is worth where a fraction ``prevalence`` of lesions is malignant.
+    """Compute PPV and NPV by Bayes' rule where a fraction ``prevalence`` of lesions is malignant.
 
     >>> [round(value, 3) for value in predictive_values(0.9, 0.8, 0.02)]
     [0.084, 0.997]
@@ -131,8 +130,8 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     return PredictiveValues(ppv, npv)
 
 
-def checked_malignancy(scores: ArrayLike, malignant: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N,) float64 scores in [0, 1] and (N,) bool truth, or one line on what is wrong with them."""
+def checked_malignancy(scores: ArrayLike, malignant: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
+    """Return (N,) float64 scores in [0, 1] and (N,) bool truth, or raise one line that says what is wrong with them."""
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(malignant)
     if values.ndim != 1 or values.shape != truth.shape:
         raise DataError(f"malignancy scores {values.shape} and truth {truth.shape} differ; give one of each per lesion")
@@ -147,51 +146,44 @@ def checked_malignancy(scores: ArrayLike, malignant: ArrayLike) -> tuple[NDArray
 
 def _judge(
     threshold: float,
-    scores: NDArray[np.float64],
+    scores: Array,
     truth: NDArray[np.bool_],
     group: NDArray[np.int64],
     prevalences: Sequence[float],
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
+    """Measure one threshold; ``judge_points`` says what is returned."""
     cell = 2 * truth.astype(np.int64) + (scores >= threshold)
     cells = AdditiveSums(np.ones(len(cell)), cell, group, (len(_CELLS), int(group.max()) + 1))
 
-    def rates_of(counts: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        return _rates(cells.weighted(counts))
+    def rates_of(counts: Counts) -> dict[str, Array]:
+        """Return the (B,) rates by name, NaN where the denominator is zero."""
+        clear, alarm, miss, hit = cells.weighted(counts)
+        parts = {
+            "sensitivity": (hit, hit + miss),
+            "specificity": (clear, clear + alarm),
+            "ppv": (hit, hit + alarm),
+            "npv": (clear, clear + miss),
+        }
+        return {name: np.divide(a, b, out=np.full(b.shape, np.nan), where=b > 0) for name, (a, b) in parts.items()}
 
     rates = bootstrap_statistic(rates_of, group, resamples, seed)
+    sensitivity, specificity = rates["sensitivity"].value, rates["specificity"].value
+    worth = {}
+    if sensitivity is not None and specificity is not None:
+        worth = {f"{share:g}": predictive_values(sensitivity, specificity, share)._asdict() for share in prevalences}
     return {
         "threshold": threshold,
         "counts": dict(zip(_CELLS, np.bincount(cell, minlength=len(_CELLS)).tolist(), strict=True)),
         **{name: interval.to_dict() for name, interval in rates.items()},
-        "at_prevalence": _at_prevalences(rates["sensitivity"].value, rates["specificity"].value, prevalences),
+        "at_prevalence": worth,
         "undefined": {name: _UNDEFINED[name] for name, interval in rates.items() if interval.value is None},
     }
 
 
-def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Rates (B,) from (4, B) weighted cells, NaN where nobody is there to be judged."""
-    clear, alarm, miss, hit = cells
-    parts = {
-        "sensitivity": (hit, hit + miss),
-        "specificity": (clear, clear + alarm),
-        "ppv": (hit, hit + alarm),
-        "npv": (clear, clear + miss),
-    }
-    return {name: np.divide(a, b, out=np.full(b.shape, np.nan), where=b > 0) for name, (a, b) in parts.items()}
-
-
-def _at_prevalences(
-    sensitivity: float | None, specificity: float | None, prevalences: Sequence[float]
-) -> dict[str, dict[str, float | None]]:
-    if sensitivity is None or specificity is None:
-        return {}
-    return {f"{share:g}": predictive_values(sensitivity, specificity, share)._asdict() for share in prevalences}
-
-
-def _threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_], metric: Metric, target: float) -> float | None:
-    """Half-way between the last score called suspicious and the first that is not; None where 1.0 would have to be cleared."""
+def _threshold(scores: Array, truth: NDArray[np.bool_], metric: Metric, target: float) -> float | None:
+    """Return the middle between the highest score called benign and the next one; None where even 1.0 must be called benign."""
     levels, place = np.unique(scores, return_inverse=True)
     if metric == "sensitivity":
         # The share of malignant lesions at or above each level falls as levels rise: take the last that suffices.
@@ -201,12 +193,9 @@ def _threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_], metric: Me
         # The share of benign lesions at or below each level rises: take the first that suffices.
         cleared = np.bincount(place[~truth], minlength=len(levels)).cumsum() / (~truth).sum()
         lowest_suspicious = int(np.searchsorted(cleared, target)) + 1 if target > 0 else 0
-    if lowest_suspicious == len(levels):
-        return None if levels[-1] >= 1.0 else _between(levels[-1], 1.0)
-    return _between(levels[lowest_suspicious - 1] if lowest_suspicious else 0.0, levels[lowest_suspicious])
-
-
-def _between(below: float, above: float) -> float:
-    """A number above ``below`` and at most ``above``: their middle, unless rounding brings it down to ``below``."""
+    if lowest_suspicious == len(levels) and levels[-1] >= 1.0:
+        return None
+    below = levels[lowest_suspicious - 1] if lowest_suspicious else 0.0
+    above = levels[lowest_suspicious] if lowest_suspicious < len(levels) else 1.0
     middle = below + (above - below) / 2
-    return float(middle if middle > below else above)
+    return float(middle if middle > below else above)  # rounding may bring the middle of neighbours down to the lower one

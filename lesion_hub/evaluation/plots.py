@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, each as the bytes of a PNG or SVG file.
+"""Draw the plots of an evaluation, each as the bytes of a PNG or SVG file, and list them with titles and captions.
 
 Only matplotlib's object interface is used, so that a call leaves no global state behind and works without a display. Curves
 differ in colour and in dash, with the colours of Okabe and Ito, which stay apart for colour-blind readers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import matplotlib
@@ -19,23 +20,87 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from lesion_hub.errors import DataError
+from lesion_hub.evaluation.assessment import TRAITS
 from lesion_hub.evaluation.calibration import reliability_bins
 from lesion_hub.evaluation.intervals import Interval
 from lesion_hub.evaluation.predictions import Predictions
+from lesion_hub.evaluation.scoring import Scored
 
 Format = Literal["png", "svg"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES = ("-", "--", "-.", ":")
 GREY = "#767676"
+GROUP_FIGURE = "group_"
+"""What the names of plots by group begin with; a trait follows."""
 _DPI = 160
 _CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (1, 2)), "zorder": 1}
+
+
+@dataclass(frozen=True)
+class PlotFile:
+    """A plot: its file ``name``, a ``title``, what it shows in a sentence, and the PNG."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes = field(repr=False)
+
+
+def draw_figures(scored: Scored, section: Mapping[str, Any]) -> tuple[PlotFile, ...]:
+    """Draw all plots of the predictions and their ``section`` of metrics.json."""
+    predictions = scored.predictions
+    matrix, labels = section["confusion_matrix"], scored.space.labels
+    figures = [
+        PlotFile(
+            "confusion",
+            "Confusion matrix, counts",
+            "Rows are the true label, columns the predicted one.",
+            confusion_matrix(matrix, labels),
+        ),
+        PlotFile(
+            "confusion_normalised",
+            "Confusion matrix, percent of each row",
+            "The diagonal is each label's sensitivity.",
+            confusion_matrix(matrix, labels, normalised=True),
+        ),
+        PlotFile("roc", "ROC curves", "Each label against the rest.", roc_curves(predictions)),
+        PlotFile(
+            "precision_recall",
+            "Precision-recall curves",
+            "Each label against the rest.",
+            precision_recall_curves(predictions),
+        ),
+        PlotFile(
+            "reliability",
+            "Reliability",
+            "A calibrated model's points lie on the dotted line.",
+            reliability_diagram(scored.probabilities, scored.labels),
+        ),
+        PlotFile(
+            "risk_coverage",
+            "Risk and coverage",
+            "Errors among the images that the model is surest of.",
+            risk_coverage(scored.probabilities, scored.labels),
+        ),
+    ]
+    for trait, found in section.get("by_group", {}).items():
+        bars = {
+            f"{name} ({entry['images']}){'*' if entry['warning'] else ''}": Interval(**entry["intervals"]["balanced_accuracy"])
+            for name, entry in found.items()
+        }
+        caption = "Balanced accuracy with 95 % intervals; bins marked * are too small to tell."
+        figures.append(PlotFile(f"{GROUP_FIGURE}{trait}", TRAITS[trait], caption, group_bars(bars, "Balanced accuracy")))
+    if "robustness" in section:
+        caption = "Severity 0 is the clean image, 5 the strongest disturbance."
+        figures.append(PlotFile("robustness", "Robustness", caption, robustness_plot(section["robustness"])))
+    return tuple(figures)
 
 
 def confusion_matrix(
     matrix: ArrayLike, labels: Sequence[str], normalised: bool = False, title: str = "", fmt: Format = "png"
 ) -> bytes:
-    """A (C, C) confusion matrix, rows the truth: counts, or the share of each row in percent. Colour is always the share.
+    """Draw a (C, C) confusion matrix, rows the truth: counts, or the share of each row in percent. Colour is always the share.
 
     >>> confusion_matrix([[8, 2], [1, 9]], ["benign", "malignant"])[:4]
     b'\\x89PNG'
@@ -59,7 +124,7 @@ def confusion_matrix(
 
 
 def roc_curves(predictions: Predictions, title: str = "", fmt: Format = "png") -> bytes:
-    """One-vs-rest ROC curve of each label that has both examples and counterexamples."""
+    """Draw the one-vs-rest ROC curve of each label that has both examples and counterexamples."""
     figure, axes = _canvas(title, "1 - specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], **_CHANCE)
     for style, (label, truth, score) in zip(_styles(), _against_the_rest(predictions), strict=False):
@@ -72,7 +137,7 @@ def roc_curves(predictions: Predictions, title: str = "", fmt: Format = "png") -
 
 
 def precision_recall_curves(predictions: Predictions, title: str = "", fmt: Format = "png") -> bytes:
-    """One-vs-rest precision-recall curve of each label that has both examples and counterexamples."""
+    """Draw the one-vs-rest precision-recall curve of each label that has both examples and counterexamples."""
     figure, axes = _canvas(title, "Sensitivity (recall)", "Positive predictive value (precision)", (6.4, 4.4))
     for style, (label, truth, score) in zip(_styles(), _against_the_rest(predictions), strict=False):
         precision, recall, _ = precision_recall_curve(truth, score)
@@ -84,7 +149,7 @@ def precision_recall_curves(predictions: Predictions, title: str = "", fmt: Form
 
 
 def reliability_diagram(probabilities: ArrayLike, labels: ArrayLike, title: str = "", fmt: Format = "png") -> bytes:
-    """Accuracy against confidence of the top label, over how often each confidence occurs, for (N, C) ``probabilities``."""
+    """Draw accuracy against confidence of the top label, over how often each confidence occurs, of (N, C) predictions."""
     bins = reliability_bins(probabilities, labels)
     figure = Figure(figsize=(4.8, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -105,7 +170,7 @@ def reliability_diagram(probabilities: ArrayLike, labels: ArrayLike, title: str 
 
 
 def risk_coverage(probabilities: ArrayLike, labels: ArrayLike, title: str = "", fmt: Format = "png") -> bytes:
-    """Error rate among the most confident share of (N, C) predictions, as that share grows to all of them."""
+    """Draw the error rate among the most confident share of (N, C) predictions, as that share grows to all of them."""
     values, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     coverage, risk = risk_coverage_points(values, truth)
     figure, axes = _canvas(title, "Coverage (share of images answered)", "Error rate among them")
@@ -119,7 +184,7 @@ def risk_coverage(probabilities: ArrayLike, labels: ArrayLike, title: str = "", 
 def risk_coverage_points(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(K,) coverages in (0, 1] and the error rate at each, one point per distinct confidence, the most confident first.
+    """Compute (K,) coverages in (0, 1] and the error rate at each, one point per distinct confidence, the most confident first.
 
     >>> coverage, risk = risk_coverage_points(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     >>> coverage.tolist(), risk.tolist()
@@ -134,12 +199,13 @@ def risk_coverage_points(
 
 
 def group_bars(intervals: Mapping[str, Interval], measure: str, title: str = "", fmt: Format = "png") -> bytes:
-    """One bar for each group (a label, a body site, a source) with its 95 % interval; an undefined value is written out."""
+    """Draw one bar for each group (a label, a body site, a source) with its 95 % interval, or say that it is not defined."""
     known = {name: interval for name, interval in intervals.items() if interval.value is not None}
     figure, axes = _canvas(title, measure, "", (5.6, 1.2 + 0.42 * max(len(intervals), 1)))
     rows = list(intervals)
     axes.set_yticks(range(len(rows)), rows)
-    axes.barh([rows.index(name) for name in known], [_value(i) for i in known.values()], color=COLOURS[5], height=0.62)
+    values = [interval.value or 0.0 for interval in known.values()]
+    axes.barh([rows.index(name) for name in known], values, color=COLOURS[5], height=0.62)
     top = max([1.0, *(bound for i in known.values() for bound in (i.value, i.high) if bound is not None)])
     for row, interval in enumerate(intervals.values()):
         end = interval.high if interval.high is not None else interval.value
@@ -154,7 +220,7 @@ def group_bars(intervals: Mapping[str, Interval], measure: str, title: str = "",
 def robustness_lines(
     series: Mapping[str, Sequence[float]], severities: Sequence[float], measure: str, title: str = "", fmt: Format = "png"
 ) -> bytes:
-    """A measure against the severity of each corruption; ``series`` holds one value per severity (0 is the clean image)."""
+    """Draw a measure against the severity of each corruption; ``series`` has a value per severity (0 is the clean image)."""
     figure, axes = _canvas(title, "Severity of the corruption", measure, (6.6, 4.2))
     for style, marker, (name, values) in zip(_styles(), itertools.cycle("osD^vP*X"), series.items(), strict=False):
         if len(values) != len(severities):
@@ -166,6 +232,17 @@ def robustness_lines(
     return _bytes(figure, fmt)
 
 
+def robustness_plot(summary: Mapping[str, Any], fmt: Format = "png") -> bytes:
+    """Draw balanced accuracy against the severity of each condition of a ``summarise_robustness`` result."""
+    clean = summary["clean"]["balanced_accuracy"]["value"]
+    severities = [int(severity) for severity in next(iter(summary["conditions"].values()))["by_severity"]]
+    series = {
+        name.replace("_", " "): [clean, *(part["balanced_accuracy"]["value"] for part in condition["by_severity"].values())]
+        for name, condition in summary["conditions"].items()
+    }
+    return robustness_lines(series, [0, *severities], "Balanced accuracy", fmt=fmt)
+
+
 def _against_the_rest(predictions: Predictions) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     for i, label in enumerate(predictions.space.labels):
         truth = predictions.labels == i
@@ -174,7 +251,7 @@ def _against_the_rest(predictions: Predictions) -> Iterator[tuple[str, NDArray[n
 
 
 def _styles() -> Iterator[dict[str, Any]]:
-    """Colour and dash of one curve after another, never both the same within 32 curves."""
+    """Yield the colour and dash of one curve after another; no pair repeats within 32 curves."""
     for i in itertools.count():
         shift = i // len(COLOURS)
         yield {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[(i + shift) % len(DASHES)], "linewidth": 1.8}
@@ -206,12 +283,8 @@ def _legend(axes: Axes, title: str, place: str) -> None:
         axes.legend(title=title, loc=place, frameon=False, handlelength=3, fontsize=9)
 
 
-def _value(interval: Interval) -> float:
-    return 0.0 if interval.value is None else interval.value
-
-
 def _bytes(figure: Figure, fmt: Format) -> bytes:
-    """The file, the same bytes for the same picture: no date, no version, no random ids."""
+    """Return the file's bytes, the same for the same picture: without date, version or random ids."""
     buffer = io.BytesIO()
     metadata = {"Software": None} if fmt == "png" else {"Date": None, "Creator": None}
     with matplotlib.rc_context({"svg.hashsalt": "lesion-hub"}):

@@ -1,4 +1,4 @@
-"""A set of predictions as every measure wants it: probabilities that are probabilities, labels that exist, one row each."""
+"""Predictions, checked before anything is measured: rows of probabilities that sum to 1, labels that exist."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace
 
 SUM_TOLERANCE = 1e-3
-MALIGNANCY_SPACES = ("binary", "binary_ak_benign")
 
 
 class Malignancy(NamedTuple):
-    """The same predictions as a yes-or-no question; examples whose truth abstains are left out.
+    """The same predictions as malignant or benign; examples whose true label is neither are left out.
 
     ``scores`` is (M,) float64, the probability of malignancy; ``truth`` is (M,) bool; ``kept`` is (N,) bool, the M of the
     N examples that take part; ``space`` names the convention (whether actinic keratosis counts as malignant).
@@ -41,28 +40,27 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) the label of the highest probability, the first one of a tie."""
+        """Return the (N,) labels of highest probability, the first one of a tie."""
         return self.probabilities.argmax(axis=1)
 
     def malignancy(self) -> Malignancy | None:
-        """The question of malignancy, or None where the label space says nothing about it."""
-        name = next((name for name in MALIGNANCY_SPACES if self.space.maps_to(name)), None)
-        if name is None:
+        """Reduce the predictions to malignant or benign; None where the label space does not say which labels are malignant."""
+        mapping = self.space.malignancy_map
+        if mapping is None:
             return None
-        mapping = self.space.map_to(name)
         truth = mapping.labels(self.labels)
         kept = truth != ABSTAIN
         malignant = mapping.target.index("malignant")
         scores = mapping.probabilities(self.probabilities[kept])[:, malignant]
         # A row of float32 probabilities may sum to a little more than 1.
-        return Malignancy(np.minimum(scores, 1.0), truth[kept] == malignant, kept, name)
+        return Malignancy(np.minimum(scores, 1.0), truth[kept] == malignant, kept, mapping.target.name)
 
 
-def check(probabilities: ArrayLike, labels: ArrayLike, space: LabelSpace) -> Predictions:
-    """Turn arrays into ``Predictions``; what cannot be scored raises one line that names the first bad row.
+def check_predictions(probabilities: ArrayLike, labels: ArrayLike, space: LabelSpace) -> Predictions:
+    """Turn arrays into ``Predictions``; bad input raises one line that names the first bad row.
 
     >>> from lesion_hub.taxonomy import label_space
-    >>> len(check([[0.2, 0.8]], [1], label_space("binary")))
+    >>> len(check_predictions([[0.2, 0.8]], [1], label_space("binary")))
     1
     """
     values = checked_scores(probabilities, "probabilities", len(space))
@@ -86,7 +84,10 @@ def check(probabilities: ArrayLike, labels: ArrayLike, space: LabelSpace) -> Pre
 
 
 def checked_scores(scores: ArrayLike, name: str, columns: int | None = None) -> NDArray[np.float64]:
-    """(N, C) float64 without NaN, N >= 1; ``columns`` fixes C. Minus infinity passes: it is the logarithm of zero."""
+    """Turn ``scores`` into (N, C) float64 without NaN, N >= 1; ``columns`` fixes C.
+
+    Minus infinity passes: it is the logarithm of zero.
+    """
     try:
         values = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -103,7 +104,7 @@ def checked_scores(scores: ArrayLike, name: str, columns: int | None = None) -> 
 
 
 def checked_labels(labels: ArrayLike, classes: int, *, rows: int, where: str) -> NDArray[np.int64]:
-    """(N,) int64 in [0, classes), as many as there are ``rows``."""
+    """Turn ``labels`` into (N,) int64 in [0, classes), as many as there are ``rows``."""
     given = np.asarray(labels)
     if given.ndim != 1 or len(given) != rows:
         raise DataError(f"labels have shape {given.shape} for {rows} predictions; give one label per row")

@@ -1,10 +1,10 @@
-"""The report: one HTML file that needs no network, reads well on paper and in the dark, and hides nothing."""
+"""Write the report: one HTML file without external parts, for screen, paper and dark mode, with the worst mistakes."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -13,35 +13,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
-from PIL import Image
 
+from lesion_hub import __version__
 from lesion_hub.data.images import load_rgb
 from lesion_hub.data.scan import image_sources
 from lesion_hub.evaluation import robustness
-from lesion_hub.evaluation.figures import GROUP_FIGURE, Figure
-from lesion_hub.evaluation.predictions import Predictions
+from lesion_hub.evaluation.assessment import TRAITS
+from lesion_hub.evaluation.plots import GROUP_FIGURE, PlotFile
 from lesion_hub.evaluation.scoring import Scored
-from lesion_hub.evaluation.traits import TRAITS
-from lesion_hub.hub.atomic import write_text
-from lesion_hub.hub.card import HEADLINES
-from lesion_hub.hub.phrasing import interval, shown, words
-from lesion_hub.version import __version__
+from lesion_hub.files import write_text
+from lesion_hub.hub.measures import CARD_HEADLINES, interval, shown, words
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TEMPLATE = "report.html.jinja"
-PER_CLASS = ("sensitivity", "ppv", "specificity", "auroc", "f1")
+LABEL_COLUMNS = ("sensitivity", "ppv", "specificity", "auroc", "f1")
 _WORST = 12
 _SIDE = 150
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A thumbnail (data URI) with what the model said of it."""
+    """A thumbnail (JPEG) with what the model said of it."""
 
     image_id: str
-    thumbnail: str
+    thumbnail: bytes = field(repr=False)
     truth: str
     predicted: str
     note: str
@@ -51,51 +48,51 @@ def write_report(
     path: Path,
     model: Mapping[str, Any],
     section: Mapping[str, Any],
-    figures: Sequence[Figure],
+    figures: Sequence[PlotFile],
     scored: Scored,
     dataset: Dataset,
 ) -> None:
     """Write the report of one evaluation; ``dataset`` holds the images that were scored."""
-    text = render(model, section, figures, dict(worst_mistakes(scored, dataset)))
-    write_text(path, text)
+    write_text(path, render_report(model, section, figures, dict(worst_mistakes(scored, dataset))))
 
 
-def render(
+def render_report(
     model: Mapping[str, Any],
     section: Mapping[str, Any],
-    figures: Sequence[Figure],
+    figures: Sequence[PlotFile],
     mistakes: Mapping[str, Sequence[Mistake]],
 ) -> str:
-    """The report's HTML."""
+    """Fill the template and return the HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": interval, "words": words, "uri": data_uri, "shown": shown}
+    environment.filters |= {"interval": interval, "words": words, "shown": shown}
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     template = environment.from_string((files("lesion_hub.evaluation") / TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         model=model,
         section=section,
         overall=[figure for figure in figures if not figure.name.startswith((GROUP_FIGURE, "robustness"))],
         by_name={figure.name: figure for figure in figures},
-        headlines=[name for name in HEADLINES if name in section["intervals"]],
-        per_class=PER_CLASS,
+        headlines=[name for name in CARD_HEADLINES if name in section["intervals"]],
+        per_class=LABEL_COLUMNS,
         traits=TRAITS,
-        stressed=list(robustness.rows_of(section["robustness"])) if "robustness" in section else [],
+        stressed=list(robustness.result_rows(section["robustness"])) if "robustness" in section else [],
         mistakes=mistakes,
         version=__version__,
     )
 
 
 def worst_mistakes(scored: Scored, dataset: Dataset) -> Iterator[tuple[str, list[Mistake]]]:
-    """Titled lists of the most telling errors: the surest wrong answers, and the malignant lesions that score lowest."""
-    predictions = Predictions(scored.probabilities, scored.labels, scored.space)
+    """Yield titled lists of the worst errors: the most confident wrong answers, and the malignant lesions that score lowest."""
+    predictions = scored.predictions
     sure = scored.probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions.predicted != scored.labels)
     yield "The surest wrong answers", _mistakes(scored, dataset, wrong[np.argsort(-sure[wrong], kind="stable")], sure, "sure")
-    question = predictions.malignancy()
-    if question is not None:
-        kept = np.flatnonzero(question.kept)
+    malignancy = predictions.malignancy()
+    if malignancy is not None:
+        kept = np.flatnonzero(malignancy.kept)
         scores = np.zeros(len(scored))
-        scores[kept] = question.scores
-        missed = kept[question.truth & (question.scores < 0.5)]
+        scores[kept] = malignancy.scores
+        missed = kept[malignancy.truth & (malignancy.scores < 0.5)]
         order = missed[np.argsort(scores[missed], kind="stable")]
         yield "Malignant lesions with the lowest malignant score", _mistakes(scored, dataset, order, scores, "malignant score")
 
@@ -108,25 +105,10 @@ def _mistakes(
     found = []
     for row in rows[:_WORST]:
         image_id = str(scored.facts["image_id"].iloc[row])
-        image = load_rgb(sources[places[image_id]], at_least=(_SIDE, _SIDE))
-        predicted = labels[int(scored.probabilities[row].argmax())]
-        note = f"{what} {values[row]:.2f}"
-        found.append(Mistake(image_id, _thumbnail(image), labels[scored.labels[row]], predicted, note))
+        small = load_rgb(sources[places[image_id]], at_least=(_SIDE, _SIDE)).copy()
+        small.thumbnail((_SIDE, _SIDE))
+        file = BytesIO()
+        small.save(file, "JPEG", quality=80)
+        truth, predicted = labels[scored.labels[row]], labels[int(scored.probabilities[row].argmax())]
+        found.append(Mistake(image_id, file.getvalue(), truth, predicted, f"{what} {values[row]:.2f}"))
     return found
-
-
-def _thumbnail(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail((_SIDE, _SIDE))
-    file = BytesIO()
-    small.save(file, "JPEG", quality=80)
-    return _uri("image/jpeg", file.getvalue())
-
-
-def data_uri(figure: Figure) -> str:
-    """The plot as text that stands in the page itself."""
-    return _uri("image/png", figure.png)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,8 +1,8 @@
-"""What worse pictures do to a model: how far its scores move, how often its answer flips, what is left of its accuracy."""
+"""Measure robustness: accuracy, changes of scores and flips of answers when images are disturbed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +14,22 @@ from lesion_hub.data.corruptions import CORRUPTIONS, corrupt
 from lesion_hub.data.images import load_rgb
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import ConfigError, DataError
-from lesion_hub.evaluation import plots
-from lesion_hub.evaluation.additive import AdditiveSums
 from lesion_hub.evaluation.intervals import Interval, bootstrap, bootstrap_statistic, group_numbers
 from lesion_hub.evaluation.predictions import Predictions
+from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.reading import in_chunks
+from lesion_hub.inference.predictor import in_chunks
+from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Array = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
-Progress = Callable[[int, int], None]
-
 CONDITIONS = ("defocus_blur", "jpeg", "brighten", "darken", "hair", "ruler", "ink", "dark_corners")
-SEVERITIES = (1, 3, 5)
+MEASURED_SEVERITIES = (1, 3, 5)  # of the five that there are
 MOST_IMAGES = 500
-RESAMPLES = 1000
+_CLEAN = ("clean", 0)
+_RESAMPLES = 1000  # half of an evaluation's: there are many conditions, and they are measured on fewer images
 _BATCH = 16
 
 
@@ -52,7 +49,7 @@ def stress(
     space: LabelSpace,
     *,
     conditions: Sequence[str] = CONDITIONS,
-    severities: Sequence[int] = SEVERITIES,
+    severities: Sequence[int] = MEASURED_SEVERITIES,
     most: int = MOST_IMAGES,
     seed: int = 0,
     progress: Progress | None = None,
@@ -64,13 +61,15 @@ def stress(
     labels = truth.map_to(space).labels(np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64))
     rows = evenly_drawn(labels, most)
     chosen = dataset.select(rows)
-    cases = [("clean", 0), *((name, severity) for name in conditions for severity in severities)]
+    cases = [_CLEAN, *((name, severity) for name in conditions for severity in severities)]
     found: dict[tuple[str, int], list[Array]] = {case: [] for case in cases}
     mapping = predictor.space.map_to(space)
     done = 0
-    for chunk in in_chunks(image_sources(chosen), _pixels, _BATCH):
+    for chunk in in_chunks(image_sources(chosen), lambda source: np.asarray(load_rgb(source)), _BATCH):
         for case in cases:
-            images = [_stressed(image, case, seed + done + i) for i, image in enumerate(chunk)]
+            images = chunk
+            if case != _CLEAN:
+                images = [corrupt(image, *case, seed + done + i) for i, image in enumerate(chunk)]
             answers = predictor.predict(images, batch_size=_BATCH)
             native = np.array([list(answer.probabilities.values()) for answer in answers])
             found[case].append(mapping.probabilities(native / native.sum(axis=1, keepdims=True)))
@@ -78,11 +77,11 @@ def stress(
         if progress is not None:
             progress(done, len(rows))
     scored = {case: Predictions(np.concatenate(parts), labels[rows], space) for case, parts in found.items()}
-    return Stressed(scored.pop(("clean", 0)), list(chosen["group"][:]), scored)
+    return Stressed(scored.pop(_CLEAN), list(chosen["group"][:]), scored)
 
 
 def evenly_drawn(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most ``most`` rows with the shares of the labels kept; rows that abstain are left out. Sorted.
+    """Draw at most ``most`` rows with the shares of the labels kept; rows that abstain are left out. Sorted.
 
     >>> evenly_drawn(np.array([0, 0, 0, 0, 1, 1]), 3).tolist()
     [0, 2, 4]
@@ -95,8 +94,14 @@ def evenly_drawn(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return np.sort(by_label[places])
 
 
-def summarise(stressed: Stressed, points: Mapping[str, OperatingPoint] | None = None, seed: int = 0) -> dict[str, Any]:
-    """JSON-able results: for each condition and severity, with intervals, the measures of ``_effect``."""
+def summarise_robustness(
+    stressed: Stressed, points: Mapping[str, OperatingPoint] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return JSON-able results: for each condition and severity the measures of its effect, with intervals.
+
+    These are balanced accuracy; the share of images whose top label flips; the mean change of the malignant probability, and
+    the mean size of that change; and the share of images whose call at each operating point flips.
+    """
     clean, group = stressed.clean, group_numbers(stressed.groups, len(stressed.clean))
     conditions: dict[str, Any] = {}
     for (name, severity), worse in stressed.worse.items():
@@ -111,34 +116,15 @@ def summarise(stressed: Stressed, points: Mapping[str, OperatingPoint] | None = 
     }
 
 
-def picture(summary: Mapping[str, Any], fmt: plots.Format = "png") -> bytes:
-    """Balanced accuracy against the severity of each condition of a ``summarise`` result."""
-    clean = summary["clean"]["balanced_accuracy"]["value"]
-    severities = [int(severity) for severity in next(iter(summary["conditions"].values()))["by_severity"]]
-    series = {
-        name.replace("_", " "): [clean, *(part["balanced_accuracy"]["value"] for part in condition["by_severity"].values())]
-        for name, condition in summary["conditions"].items()
-    }
-    return plots.robustness_lines(series, [0, *severities], "Balanced accuracy", fmt=fmt)
-
-
-def _accuracy(predictions: Predictions, group: NDArray[np.int64], seed: int) -> dict[str, Interval]:
-    return bootstrap(
-        predictions.probabilities,
-        predictions.labels,
-        group,
-        predictions.space,
-        RESAMPLES,
-        seed,
-        metrics=("balanced_accuracy",),
-    )
+def _accuracy(found: Predictions, group: NDArray[np.int64], seed: int) -> dict[str, Interval]:
+    wanted = ("balanced_accuracy",)
+    return bootstrap(found.probabilities, found.labels, group, found.space, _RESAMPLES, seed, metrics=wanted)
 
 
 def _effect(
     clean: Predictions, worse: Predictions, group: NDArray[np.int64], points: Mapping[str, OperatingPoint], seed: int
 ) -> dict[str, Interval]:
-    """Balanced accuracy; the share of images whose top label flips; the mean change of the malignant probability and of its
-    size; and the share whose call at each operating point flips."""
+    """Measure the effect of one disturbance; ``summarise_robustness`` names the measures."""
     values = {"flip_rate": (clean.predicted != worse.predicted).astype(np.float64)}
     before, after = clean.malignancy(), worse.malignancy()
     if before is not None and after is not None and before.kept.all():
@@ -151,7 +137,7 @@ def _effect(
 
 
 def mean_intervals(values: Mapping[str, Array], group: NDArray[np.int64], seed: int = 0) -> dict[str, Interval]:
-    """Means of (N,) values with intervals over groups.
+    """Average (N,) values, with intervals over groups.
 
     >>> mean_intervals({"half": np.array([0.0, 1.0])}, np.array([0, 1]))["half"].value
     0.5
@@ -161,24 +147,15 @@ def mean_intervals(values: Mapping[str, Array], group: NDArray[np.int64], seed: 
     row = np.repeat(np.arange(len(names) + 1), len(group))
     sums = AdditiveSums(stacked, row, np.tile(group, len(names) + 1), (len(names) + 1, int(group.max()) + 1))
 
-    def means(counts: NDArray[np.floating]) -> dict[str, Array]:
+    def means(counts: Counts) -> dict[str, Array]:
         total, *parts = sums.weighted(counts)
         return {name: part / total for name, part in zip(names, parts, strict=True)}
 
-    return bootstrap_statistic(means, group, RESAMPLES, seed)
+    return bootstrap_statistic(means, group, _RESAMPLES, seed)
 
 
-def _pixels(source: Any) -> Pixels:
-    return np.asarray(load_rgb(source))
-
-
-def _stressed(image: Pixels, case: tuple[str, int], seed: int) -> Pixels:
-    name, severity = case
-    return image if severity == 0 else corrupt(image, name, severity, seed)
-
-
-def rows_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(condition, severity, results) of a ``summarise`` result, in order."""
+def result_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (condition, severity, results) of a ``summarise_robustness`` result, in order."""
     for name, condition in summary["conditions"].items():
         for severity, results in condition["by_severity"].items():
             yield name, severity, results

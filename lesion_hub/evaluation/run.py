@@ -1,8 +1,7 @@
-"""``evaluate``: a model and a data set in; predictions, numbers with intervals, plots and a report out."""
+"""Evaluate a model on a data set: write its predictions, measures with intervals, plots and a report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,39 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from lesion_hub.config import ModelConfig, Options, read_json, validated
+from lesion_hub.config import Options, validated
 from lesion_hub.data.sources import ReadResult, read
-from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import robustness
-from lesion_hub.evaluation.assessment import assess, calibration_effect, points_that_fit
-from lesion_hub.evaluation.figures import Figure, draw_figures
+from lesion_hub.evaluation.assessment import assess, points_that_fit
+from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.intervals import RESAMPLES
+from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, training_records
+from lesion_hub.evaluation.plots import PlotFile, draw_figures
 from lesion_hub.evaluation.report import write_report
-from lesion_hub.evaluation.scoring import BATCH, Progress, Scored, in_space, score, shared_space, views_of
-from lesion_hub.evaluation.selection import (
-    Choice,
-    Memory,
-    Overlap,
-    choose_rows,
-    find_near_duplicates,
-    find_overlap,
-    memories,
-    reminded,
-)
-from lesion_hub.hub.atomic import write_bytes, write_text
-from lesion_hub.hub.card_facts import training_of
-from lesion_hub.hub.layout import METRICS_NAME, load_config
+from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
+from lesion_hub.files import read_json, write_bytes, write_json
+from lesion_hub.hub.layout import METRICS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
-from lesion_hub.taxonomy import LABEL_SPACES, nearest
+from lesion_hub.progress import Progress
+from lesion_hub.taxonomy import LABEL_SPACES, LabelSpace, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PREDICTIONS_NAME = "predictions.parquet"
 REPORT_NAME = "report.html"
-# What a part is called on the command line, and in metrics.json.
-SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test", "all": "all"}
+# From the name of a part on the command line to its name in metrics.json.
+EVALUATED_PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test", "all": "all"}
 
 
 class EvaluateOptions(Options):
@@ -69,8 +60,8 @@ class EvaluateOptions(Options):
     @field_validator("split")
     @classmethod
     def _is_a_part(cls, value: str) -> str:
-        if value not in SPLITS:
-            raise ValueError(f"unknown part {value!r}; {nearest(value, SPLITS)}")
+        if value not in EVALUATED_PARTS:
+            raise ValueError(f"unknown part {value!r}; {nearest(value, EVALUATED_PARTS)}")
         return "val" if value == "validation" else value
 
     @field_validator("as_space")
@@ -91,7 +82,7 @@ class Evaluation:
     scored: Scored = field(repr=False)
     overlap: Overlap
     model: Resolved
-    figures: tuple[Figure, ...] = field(repr=False)
+    figures: tuple[PlotFile, ...] = field(repr=False)
 
     @property
     def report(self) -> Path:
@@ -99,14 +90,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a model on chosen images, ``dataset``, of ``data``."""
+class EvaluationInput:
+    """A model, and the images to evaluate it on: ``dataset`` holds those that were chosen of ``data``."""
 
     found: Resolved
     predictor: Predictor
     data: ReadResult
     dataset: Dataset
-    choice: Choice
+    choice: ChosenImages
     overlap: Overlap
 
 
@@ -141,125 +132,118 @@ def evaluate(
     place = Path(out)
     make_folder(place)
     source = data if isinstance(data, ReadResult) else read(data)
-    found = resolve(model, revision, registry=registry, token=token)
-    known = memories(found, registry=registry, token=token)
-    predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device)
-    subject = select(found, source, known, chosen, predictor)
-    native, scored = _scored(subject, chosen, progress)
-    section = describe(subject, native, scored, chosen)
+    given = load_input(model, revision, source, chosen, registry=registry, token=token, device=device)
+    # The predictions in the finest space of model and data, and in the one asked for.
+    finest = shared_space(given.predictor.space, source.space)
+    native = score_input(given, given.dataset, finest, chosen, progress)
+    scored = native if chosen.as_space is None else in_space(native, shared_space(finest, finest, chosen.as_space))
+    section = describe_evaluation(given, native, scored, chosen)
     figures = draw_figures(scored, section)
-    part = SPLITS[chosen.split]
-    done = Evaluation(place, part, section, scored, subject.overlap, found, figures)
-    _write(done, subject)
+    done = Evaluation(place, EVALUATED_PARTS[chosen.split], section, scored, given.overlap, given.found, figures)
+    scored.save(place / PREDICTIONS_NAME)
+    facts = {"name": done.model.display_name, "revision": done.model.revision, "labels": list(given.predictor.labels)}
+    write_json(place / METRICS_NAME, {"model": facts, done.part: section})
+    save_figures(place / "plots", figures, done.part)
+    # The report comes last: it says that the evaluation is complete.
+    write_report(done.report, facts, section, figures, scored, given.dataset)
     return done
 
 
-def select(found: Resolved, data: ReadResult, known: list[Memory], options: EvaluateOptions, predictor: Predictor) -> Subject:
-    """Choose the images, and refuse those that the model has seen."""
-    known = reminded(known, options.manifest)
-    choice = choose_rows(data, options.split, known, options.manifest)
-    dataset = data.dataset.select(choice.rows)
-    overlap = find_overlap(dataset, known, options.split)
-    if options.near_duplicates:
-        near = find_near_duplicates(dataset, data.dataset, known, options.training_data)
-        overlap = Overlap(overlap.known, overlap.parts, overlap.images, overlap.groups, near, near_checked=True)
-    if overlap and not options.force:
-        raise DataError(
-            f"{found.name} was made with some of these images: {overlap}; its score on them says nothing, "
-            "evaluate on other images, or force it and let the report say so"
-        )
-    return Subject(found, predictor, data, dataset, choice, overlap)
+def load_input(
+    model: str | Path,
+    revision: str | None,
+    data: ReadResult,
+    options: EvaluateOptions,
+    *,
+    registry: str | Path | None,
+    token: str | None,
+    device: str,
+) -> EvaluationInput:
+    """Load the model and choose the images to evaluate on; those that it has seen are refused."""
+    found = resolve(model, revision, registry=registry, token=token)
+    records = training_records(found, registry=registry, token=token)
+    predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device)
+    choice, overlap = choose_images(
+        found.name,
+        data,
+        records,
+        split=options.split,
+        manifest=options.manifest,
+        near_duplicates=options.near_duplicates,
+        training_data=options.training_data,
+        force=options.force,
+    )
+    return EvaluationInput(found, predictor, data, data.dataset.select(choice.rows), choice, overlap)
 
 
-def _scored(subject: Subject, options: EvaluateOptions, progress: Progress | None) -> tuple[Scored, Scored]:
-    """The predictions in the finest space of model and data, and in the one asked for."""
-    finest = shared_space(subject.predictor.space, subject.data.space)
-    native = score(
-        subject.predictor,
-        subject.dataset,
-        subject.data.space,
-        space=finest,
-        tta=views_of(subject.predictor, options.tta),
+def score_input(
+    given: EvaluationInput, dataset: Dataset, space: LabelSpace, options: EvaluateOptions, progress: Progress | None
+) -> Scored:
+    """Score ``dataset``, images of ``given.data``, in a label space."""
+    return score_dataset(
+        given.predictor,
+        dataset,
+        given.data.space,
+        space=space,
+        tta=views_of(given.predictor, options.tta),
         batch_size=options.batch_size,
         progress=progress,
     )
-    if options.as_space is None:
-        return native, native
-    return native, in_space(native, shared_space(finest, finest, options.as_space))
 
 
-def describe(subject: Subject, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
-    """All numbers of the evaluation, as plain JSON values."""
-    predictor = subject.predictor
+def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
+    """Compute all numbers of the evaluation, as plain JSON values."""
+    predictor, report = given.predictor, given.data.report
+    own = own_section(load_config(given.found.folder))
+    training, temperature = own.training, own.temperature
+    # A part of the model's own split is named by the data that it was trained on, whatever their folder is called here.
+    sources = [source.name for source in training.data if source.through is None] if training and given.choice.own else []
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
-        "data": _data_facts(subject, scored, options),
-        "overlap": subject.overlap.to_dict() | {"forced": bool(subject.overlap)},
+        "data": {
+            "name": ", ".join(sources) or Path(report.place).name or report.place,
+            "source": report.source,
+            "split": options.split,
+            "selection": given.choice.how,
+            "images": len(scored),
+            "groups": len(set(scored.groups)),
+        },
+        "overlap": given.overlap.to_dict() | {"forced": bool(given.overlap)},
         "views": views_of(predictor, options.tta),
         **assess(
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling
         ),
     }
-    temperature = _temperature(subject.found)
     if temperature is not None and not options.tta and native.space == predictor.space:
         section["calibration"] = calibration_effect(
             native.probabilities, native.labels, native.groups, native.space, temperature, **sampling
         )
     if options.stress:
-        stressed = robustness.stress(predictor, subject.dataset, subject.data.space, scored.space, seed=options.seed)
-        section["robustness"] = robustness.summarise(stressed, points, options.seed)
+        stressed = robustness.stress(predictor, given.dataset, given.data.space, scored.space, seed=options.seed)
+        section["robustness"] = robustness.summarise_robustness(stressed, points, options.seed)
     return section
 
 
-def _data_facts(subject: Subject, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
-    report = subject.data.report
-    training = training_of(load_config(subject.found.folder))
-    sources = [source.name for source in training.data if source.through is None] if training and subject.choice.own else []
-    return {
-        "name": ", ".join(sources) or Path(report.place).name or report.place,
-        "source": report.source,
-        "split": options.split,
-        "selection": subject.choice.how,
-        "images": len(scored),
-        "groups": len(set(scored.groups)),
-    }
-
-
-def _temperature(found: Resolved) -> float | None:
-    config = load_config(found.folder)
-    return config.lesion_hub.temperature if isinstance(config, ModelConfig) else config.temperature
-
-
 def make_folder(place: Path) -> None:
-    """Make a folder for results, or say in one line why it cannot be."""
+    """Make a folder for results, or raise one line that says why it cannot be made."""
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{place}: cannot be made ({error.strerror}); choose another --out") from None
 
 
-def _write(done: Evaluation, subject: Subject) -> None:
-    """Every file of the evaluation; the report, which says that it is complete, comes last."""
-    done.scored.save(done.out / PREDICTIONS_NAME)
-    facts = {"name": done.model.display_name, "revision": done.model.revision, "labels": list(subject.predictor.labels)}
-    content = {"model": facts, done.part: done.section}
-    write_text(done.out / METRICS_NAME, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    save_figures(done.out / "plots", done.figures, done.part)
-    write_report(done.report, facts, done.section, done.figures, done.scored, subject.dataset)
-
-
-def save_figures(folder: Path, figures: tuple[Figure, ...], part: str) -> None:
-    """The plots as ``<name>_<part>.png``."""
+def save_figures(folder: Path, figures: tuple[PlotFile, ...], part: str) -> None:
+    """Write the plots as ``<name>_<part>.png``."""
     make_folder(folder)
     for figure in figures:
         write_bytes(folder / f"{figure.name}_{part}.png", figure.png)
 
 
 def record(done: Evaluation) -> Path:
-    """Put an evaluation into the model folder that it was made of: ``metrics.json``, from which the card is made, and plots.
+    """Put an evaluation into the folder of its model: into ``metrics.json``, from which the card is made, and the plots.
 
-    A published version never changes, and a forced result is no result: both are refused.
+    Refused for a published version, which never changes, and for a forced evaluation, whose numbers mean nothing.
     """
     folder = done.model.folder
     if done.model.revision is not None:
@@ -267,10 +251,10 @@ def record(done: Evaluation) -> Path:
     if done.overlap:
         raise ConfigError(f"{folder}: results on images that the model has seen are not recorded; evaluate on others")
     path = folder / METRICS_NAME
-    before = read_json(path) if path.is_file() else {}
+    before = read_json(path, missing_ok=True)
     earlier = before.get(done.part) or {}
     kept = {name: earlier[name] for name in ("robustness", "attribution") if name in earlier}
     content = {**before, done.part: {**kept, **done.section}}
     save_figures(folder / "plots", done.figures, done.part)
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, content)
     return path

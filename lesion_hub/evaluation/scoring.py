@@ -1,12 +1,11 @@
-"""Scoring a data set by the very path that users take, in bounded memory, and the table that comes of it."""
+"""Score a data set with ``Predictor.predict``, as users do, in bounded memory; save and read the results as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,16 @@ from PIL import Image
 from lesion_hub.data.images import ImageSource, load_rgb
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import DataError, TaxonomyError
-from lesion_hub.evaluation.traits import ImageTraits, image_traits
-from lesion_hub.hub.atomic import write_bytes
+from lesion_hub.evaluation.assessment import ImageTraits, image_traits
+from lesion_hub.evaluation.predictions import Predictions, check_predictions
+from lesion_hub.files import write_bytes
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.reading import in_chunks
+from lesion_hub.inference.predictor import in_chunks
+from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace, finest_common, label_space
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Progress = Callable[[int, int], None]
 
 FACTS = ("image_id", "group", "age", "sex", "site", "source")
 BATCH = 32
@@ -49,11 +48,16 @@ class Scored:
 
     @property
     def groups(self) -> list[str]:
-        """(N,) lesion or patient of each image."""
+        """Return the (N,) lesion or patient of each image."""
         return list(self.facts["group"].astype(str))
 
+    @property
+    def predictions(self) -> Predictions:
+        """Return the probabilities and labels as checked ``Predictions``."""
+        return check_predictions(self.probabilities, self.labels, self.space)
+
     def table(self) -> pd.DataFrame:
-        """One row per image: its facts, the true and the predicted label, and a column ``p_<label>`` for each label."""
+        """Return a row per image: its facts, the true and the predicted label, and a column ``p_<label>`` for each label."""
         names = np.array(self.space.labels, dtype=object)
         labels = {"label": names[self.labels], "predicted": names[self.probabilities.argmax(axis=1)]}
         columns = {f"{_PREFIX}{label}": self.probabilities[:, i] for i, label in enumerate(self.space.labels)}
@@ -66,7 +70,7 @@ class Scored:
         write_bytes(path, file.getvalue())
 
 
-def score(
+def score_dataset(
     predictor: Predictor,
     dataset: Dataset,
     truth: LabelSpace,
@@ -76,10 +80,10 @@ def score(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Scored:
-    """Score every image of ``dataset``, whose labels are in ``truth``; two batches of images at most are in memory.
+    """Score every image of ``dataset``, whose labels are in ``truth``; at most two batches of images are in memory.
 
-    ``space`` is what to score in, by default the finest that model and data share. Images whose label says nothing there
-    (unknown) are left out. ``progress`` is called with (images done, images in all).
+    ``space`` is the label space to score in, by default the finest that model and data share. Images whose label is unknown in
+    it are left out. ``progress`` is called with (images done, images in all).
     """
     target = shared_space(predictor.space, truth, space)
     labels = truth.map_to(target).labels(np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64))
@@ -88,14 +92,33 @@ def score(
         raise DataError(f"no image has a label in {target.name!r}; evaluate in another label space")
     chosen = dataset.select(kept) if len(kept) < len(labels) else dataset
     facts = pd.DataFrame({name: chosen[name][:] for name in FACTS})
-    native, traits = _run(predictor, image_sources(chosen), facts, tta, batch_size, progress)
-    measured = pd.DataFrame(traits, columns=["width", "height", "skin_tone"])
-    scored = Scored(native, np.zeros(len(kept), np.int64), predictor.space, facts.join(measured))
-    return replace(in_space(scored, target), labels=labels[kept])
+    patients = [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in facts[["age", "sex", "site"]].to_dict("records")
+    ]
+    probabilities = np.empty((len(kept), len(predictor.space)))
+    traits: list[ImageTraits] = []
+    for chunk in in_chunks(image_sources(chosen), _open_and_measure, batch_size):
+        start, stop = len(traits), len(traits) + len(chunk)
+        images = [image for image, _ in chunk]
+        answers = predictor.predict(images, tta=tta, batch_size=batch_size, metadata=patients[start:stop])
+        probabilities[start:stop] = [list(answer.probabilities.values()) for answer in answers]
+        traits += [measured for _, measured in chunk]
+        if progress is not None:
+            progress(stop, len(kept))
+    # A row of float32 softmaxes may sum to a little more or less than 1.
+    native = probabilities / probabilities.sum(axis=1, keepdims=True)
+    mapped = predictor.space.map_to(target).probabilities(native)
+    return Scored(mapped, labels[kept], target, facts.join(pd.DataFrame(traits)))
+
+
+def _open_and_measure(source: ImageSource) -> tuple[Image.Image, ImageTraits]:
+    image = load_rgb(source)
+    return image, image_traits(image)
 
 
 def in_space(scored: Scored, space: LabelSpace) -> Scored:
-    """The same images, probabilities and labels mapped to a coarser space."""
+    """Map probabilities and labels of the same images to a coarser space."""
     mapping = scored.space.map_to(space)
     return replace(
         scored, probabilities=mapping.probabilities(scored.probabilities), labels=mapping.labels(scored.labels), space=space
@@ -103,7 +126,7 @@ def in_space(scored: Scored, space: LabelSpace) -> Scored:
 
 
 def shared_space(model: LabelSpace, data: LabelSpace, wanted: LabelSpace | str | None = None) -> LabelSpace:
-    """The space to evaluate in: the one asked for, or the finest that both sides map into.
+    """Return the label space to evaluate in: the ``wanted`` one, or the finest that both sides map into.
 
     >>> shared_space(label_space("ham7"), label_space("isic8")).name
     'ham7'
@@ -123,7 +146,7 @@ def shared_space(model: LabelSpace, data: LabelSpace, wanted: LabelSpace | str |
 
 
 def read_scored(path: Path, space: LabelSpace) -> Scored:
-    """What ``Scored.save`` wrote, or a run's predictions, whose labels are those of ``space``."""
+    """Read a file of ``Scored.save`` whose labels are those of ``space``."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -134,12 +157,12 @@ def read_scored(path: Path, space: LabelSpace) -> Scored:
     if missing:
         raise DataError(f"{path}: has no column {missing[0]!r}; these predictions are of other labels than {space.name!r}")
     labels = np.array([space.index(label) for label in table["label"]], dtype=np.int64)
-    facts = table.drop(columns=["label", *(name for name in table if name.startswith(_PREFIX) or name == "predicted")])
-    return Scored(table[columns].to_numpy(dtype=np.float64), labels, space, facts)
+    known = [name for name in map(str, table.columns) if name not in ("label", "predicted") and not name.startswith(_PREFIX)]
+    return Scored(table[columns].to_numpy(dtype=np.float64), labels, space, table[known])
 
 
 def views_of(predictor: Predictor, tta: bool) -> int:
-    """How many views to average: all eight, or the four that leave an oblong input as it lies.
+    """Return how many mirrored and turned views to average: 1 without ``tta``, else 8, or 4 where an input is not square.
 
     >>> from lesion_hub.models import LesionClassifier
     >>> views_of(Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32)), tta=True)
@@ -148,36 +171,3 @@ def views_of(predictor: Predictor, tta: bool) -> int:
     if not tta:
         return 1
     return 8 if all(framing.size[0] == framing.size[1] for framing in predictor.framings) else 4
-
-
-def _run(
-    predictor: Predictor,
-    sources: Sequence[ImageSource],
-    facts: pd.DataFrame,
-    tta: int,
-    batch_size: int,
-    progress: Progress | None,
-) -> tuple[NDArray[np.float64], list[tuple[int, int, float | None]]]:
-    """(N, C) probabilities in the predictor's space, and the traits of every image."""
-    probabilities = np.empty((len(sources), len(predictor.space)))
-    traits: list[tuple[int, int, float | None]] = []
-    patients = [_patient(row) for row in facts[["age", "sex", "site"]].to_dict("records")]
-    for chunk in in_chunks(sources, _look, batch_size):
-        start, stop = len(traits), len(traits) + len(chunk)
-        images = [image for image, _ in chunk]
-        answers = predictor.predict(images, tta=tta, batch_size=batch_size, metadata=patients[start:stop])
-        probabilities[start:stop] = [list(answer.probabilities.values()) for answer in answers]
-        traits += [(seen.width, seen.height, seen.skin_tone) for _, seen in chunk]
-        if progress is not None:
-            progress(stop, len(sources))
-    # A row of float32 softmaxes may sum to a little more or less than 1.
-    return probabilities / probabilities.sum(axis=1, keepdims=True), traits
-
-
-def _look(source: ImageSource) -> tuple[Image.Image, ImageTraits]:
-    image = load_rgb(source)
-    return image, image_traits(image)
-
-
-def _patient(row: dict[Any, Any]) -> dict[str, Any]:
-    return {str(name): None if pd.isna(value) else value for name, value in row.items()}

@@ -1,1 +1,1 @@
-"""What a repo holds, and where it stands: the format, the local registry, the Hugging Face Hub."""
+"""Published models: their files and cards, the local registry and the Hugging Face Hub that hold them, and Spaces."""

@@ -16,8 +16,9 @@ from huggingface_hub import constants
 
 from lesion_hub.config import ModelConfig
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.layout import WEIGHTS_NAME, WeightsMismatch, is_model_folder, load_config, sha256_of, verify_weights
-from lesion_hub.hub.patience import patiently
+from lesion_hub.files import sha256_of
+from lesion_hub.hub.layout import WEIGHTS_NAME, WeightsMismatch, is_model_folder, load_config, verify_weights
+from lesion_hub.hub.retry import with_retries
 from lesion_hub.hub.versions import version_tags
 
 logger = logging.getLogger(__name__)
@@ -27,63 +28,56 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def cached_refs(repo_id: str) -> list[str]:
-    """Branches and tags of a model repo that the cache knows."""
+    """List the branches and tags of a model repo that the cache knows."""
     refs = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "refs"
     return sorted(ref.name for ref in refs.iterdir()) if refs.is_dir() else []
 
 
 def cached_tags(repo_id: str) -> list[str]:
-    """Version tags of a model repo that the cache knows, lowest first."""
+    """List the version tags of a model repo that the cache knows, lowest first."""
     return version_tags(cached_refs(repo_id))
 
 
 def fetch_intact(download: Callable[[], Path], repo_id: str) -> Path:
     """Run ``download``, which gives a cached file or snapshot; what arrived damaged is fetched once more, then refused."""
-    path = patiently(download)
-    damaged = _drop_damaged(path, repo_id)
-    if damaged:
-        path = patiently(download)
-        damaged = _drop_damaged(path, repo_id)
-    if damaged:
-        raise StoreError(
-            f"{repo_id}: {damaged[0].name} arrived damaged twice, it does not have the announced hash; "
-            "nothing of it was kept, check the connection or tell its publisher"
-        )
-    return path
-
-
-def _drop_damaged(path: Path, repo_id: str) -> list[Path]:
-    damaged = damaged_files(path)
-    for file in damaged:
-        logger.warning("%s: %s is not what the Hub announced; it is dropped from the cache", repo_id, file.name)
-        forget(file)
-    return damaged
+    damaged: list[Path] = []
+    for _ in range(2):
+        path = with_retries(download)
+        damaged = damaged_files(path)
+        if not damaged:
+            return path
+        for file in damaged:
+            logger.warning("%s: %s is not what the Hub announced; it is dropped from the cache", repo_id, file.name)
+            file.resolve().unlink(missing_ok=True)  # the blob, and then the link to it: the next download fetches it again
+            file.unlink(missing_ok=True)
+    raise StoreError(
+        f"{repo_id}: {damaged[0].name} arrived damaged twice, it does not have the announced hash; "
+        "nothing of it was kept, check the connection or tell its publisher"
+    )
 
 
 def damaged_files(path: Path) -> list[Path]:
-    """Those of a cached file, or of a cached snapshot's files, that are not what was announced.
+    """List those of a cached file, or of a cached snapshot's files, that are not what was announced.
 
     The Hub announces every file's hash; the config announces the weights', which are read once for that.
     """
     if path.is_file():
-        return [] if is_intact(path) else [path]
+        return [] if _is_intact(path) else [path]
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    damaged = [file for file in files if file != path / WEIGHTS_NAME and not is_intact(file)]
-    return damaged or _mismatched_weights(path)
-
-
-def _mismatched_weights(snapshot: Path) -> list[Path]:
-    config = load_config(snapshot) if is_model_folder(snapshot) else None
+    damaged = [file for file in files if file != path / WEIGHTS_NAME and not _is_intact(file)]
+    if damaged or not is_model_folder(path):
+        return damaged
+    config = load_config(path)
     try:
         if isinstance(config, ModelConfig):
-            verify_weights(snapshot, config)
+            verify_weights(path, config)
     except WeightsMismatch:
-        return [snapshot / WEIGHTS_NAME]
+        return [path / WEIGHTS_NAME]
     return []
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a cached file has the hash in its blob's name; True where the cache keeps plain files, which have none."""
+def _is_intact(path: Path) -> bool:
+    """Tell whether a cached file has the hash in its blob's name; True where the cache keeps plain files, which have none."""
     if not path.is_symlink():
         return True
     announced = path.readlink().name
@@ -92,12 +86,10 @@ def is_intact(path: Path) -> bool:
     return not _GIT_ID.fullmatch(announced) or git_blob_id(path.read_bytes()) == announced
 
 
-def forget(path: Path) -> None:
-    """Drop a cached file, wherever its bytes are kept, so that the next download fetches it again."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
 def git_blob_id(data: bytes) -> str:
-    """The id that git gives to a file with this content."""
+    """Return the id that git gives to a file with this content.
+
+    >>> git_blob_id(b"")
+    'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
+    """
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

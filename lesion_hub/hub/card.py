@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from lesion_hub.config import REGISTRY_NAME, REPO_ID
-from lesion_hub.hub.atomic import write_text
-from lesion_hub.hub.card_facts import CardFacts, collect
-from lesion_hub.hub.layout import CARD_NAME
-from lesion_hub.hub.packaged import packaged_folder
-from lesion_hub.hub.phrasing import interval, shown, words
+from lesion_hub.config import REGISTRY_NAME, REPO_ID, DataSource, EnsembleConfig, ModelConfig, Training
+from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.files import packaged_folder, read_json, write_text
+from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME, SPLIT_NAME, load_config, own_section
+from lesion_hub.hub.licences import card_licence, citations, strictest
+from lesion_hub.hub.measures import CARD_HEADLINES, interval, shown, words
+from lesion_hub.hub.versions import notes_in
+from lesion_hub.taxonomy import LabelSpace
 
 TEMPLATE_NAME = "card.md.jinja"
-HEADLINES = (
-    "balanced_accuracy",
-    "accuracy",
-    "macro_f1",
-    "macro_auroc",
-    "malignancy.auroc",
-    "malignancy.sensitivity_at_90_specificity",
-    "malignancy.sensitivity_at_95_specificity",
-    "malignancy.specificity_at_95_sensitivity",
-    "malignancy.pauc_80",
-    "ece",
-    "classwise_ece",
-    "brier",
-    "nll",
-)
+RECIPE_NAME = "recipe.yaml"
+_PARTS = ("test", "validation")  # in the order in which the card prefers them
+FEW_EXAMPLES = 30
 # Our measure: the Hub's metric id, and the name beside it.
 _HUB_METRICS = {
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
@@ -42,63 +36,212 @@ _HUB_METRICS = {
 }
 _TAGS = ("dermatology", "dermoscopy", "skin-lesion", "medical-imaging", "calibrated", "lesion-hub")
 _METADATA_DIGITS = 4
-
-
-def template_path() -> Path:
-    """The card's template."""
-    return packaged_folder("_model_cards", "model_cards") / TEMPLATE_NAME
+_RECIPE_LINES = {
+    "model.backbone": "Network",
+    "model.image_size": "Image size",
+    "model.drop_rate": "Dropout",
+    "epochs": "Epochs",
+    "batch_size": "Batch size",
+    "loss.name": "Loss",
+    "loss.class_weights": "Class weights",
+    "loss.label_smoothing": "Label smoothing",
+    "sampler.kind": "Sampling",
+    "optimiser.name": "Optimiser",
+    "optimiser.lr": "Learning rate",
+    "optimiser.weight_decay": "Weight decay",
+    "schedule.name": "Schedule",
+    "mixing.mixup": "Mixup",
+    "ema.decay": "Average of weights, decay",
+    "precision": "Precision",
+}
 
 
 def render_card(folder: str | Path, *, name: str | None = None, licence: str | None = None) -> str:
-    """The card of the model in ``folder``, Markdown with front matter.
+    """Write the card of the model in ``folder`` as Markdown with front matter.
 
     ``name`` is what it will be loaded as (``org/name`` or a registry name), by default its recipe's. ``licence`` is only
     needed where the training data are not recorded.
 
         render_card("runs/ham10000_lite0", name="org/ham-lite0")
     """
-    return render(collect(Path(folder), name, licence))
+    return render_facts(read_card_facts(Path(folder), name, licence))
 
 
 def write_card(folder: str | Path, *, name: str | None = None, licence: str | None = None) -> Path:
-    """``render_card`` into README.md."""
+    """Write the text of ``render_card`` into the folder's README.md, and return its path."""
     path = Path(folder) / CARD_NAME
     write_text(path, render_card(folder, name=name, licence=licence))
     return path
 
 
-def render(facts: CardFacts) -> str:
-    """Fill the template."""
+# -------------------------------------------------------------------------------------------------- facts of the folder
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that the template needs. ``part`` names the section of metrics.json whose results the card shows."""
+
+    name: str
+    licence: str
+    config: ModelConfig | EnsembleConfig
+    metrics: Mapping[str, Any] = field(repr=False)
+    split: Mapping[str, Any] = field(repr=False)
+    recipe: Mapping[str, Any] = field(repr=False)
+    notes: Mapping[str, str] = field(repr=False)
+    part: str
+
+    @property
+    def space(self) -> LabelSpace:
+        return self.config.space
+
+    @property
+    def model(self) -> ModelConfig | None:
+        """The config of a single model, None for an ensemble."""
+        return self.config if isinstance(self.config, ModelConfig) else None
+
+    @property
+    def ensemble(self) -> EnsembleConfig | None:
+        """The config of an ensemble, None for a single model."""
+        return self.config if isinstance(self.config, EnsembleConfig) else None
+
+    @property
+    def training(self) -> Training | None:
+        return own_section(self.config).training
+
+    @property
+    def temperature(self) -> float | None:
+        return own_section(self.config).temperature
+
+    @property
+    def sources(self) -> Sequence[DataSource]:
+        return self.training.data if self.training else ()
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        section: Mapping[str, Any] = self.metrics[self.part]
+        return section
+
+    @property
+    def data_name(self) -> str:
+        """The data that the results are of: the training data's own part, unless the evaluation says otherwise."""
+        named = self.results.get("data", {}).get("name")
+        return named or ", ".join(source.name for source in self.sources if source.through is None) or "unnamed data"
+
+    @property
+    def calibrations(self) -> dict[str, Mapping[str, Any]]:
+        """ECE and NLL before and after the temperature, of each part they were measured on."""
+        return {part: self.metrics[part]["calibration"] for part in _PARTS[::-1] if "calibration" in self.metrics.get(part, {})}
+
+    @property
+    def on_the_hub(self) -> bool:
+        return bool(REPO_ID.fullmatch(self.name))
+
+    @property
+    def citations(self) -> list[str]:
+        return citations([source.name for source in self.sources])
+
+    @property
+    def recipe_lines(self) -> list[tuple[str, str]]:
+        """(what, value) of the recipe's main choices; what it leaves out is not shown."""
+        lines = []
+        for dotted, what in _RECIPE_LINES.items():
+            value: Any = self.recipe
+            for key in dotted.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value not in (None, False, "", 0.0):
+                lines.append((what, f"{value:g}" if isinstance(value, float) else str(value)))
+        return lines
+
+    @property
+    def rare_labels(self) -> list[tuple[str, int]]:
+        """Labels with too few examples in the results for their numbers to tell much."""
+        return [
+            (label, found["support"]) for label, found in self.results["per_class"].items() if found["support"] < FEW_EXAMPLES
+        ]
+
+
+def read_card_facts(folder: Path, name: str | None = None, licence: str | None = None) -> CardFacts:
+    """Read what the card says from the files in ``folder``; a file or a number that is missing is one line."""
+    config = load_config(folder)
+    measured = read_json(folder / METRICS_NAME)
+    part = next((part for part in _PARTS if "intervals" in (measured.get(part) or {})), None)
+    if part is None:
+        fix = f"measure with lesion-hub evaluate --model {folder} --record"
+        raise ConfigError(f"{folder / METRICS_NAME}: holds no results with intervals; {fix}")
+    training = own_section(config).training
+    if not licence:  # what the data ask for; where they are not named, what the card said so far
+        licence = strictest(source.license for source in training.data) if training else card_licence(folder)
+    if licence is None:
+        raise StoreError(f"{folder}: its training data are not named, so its licence is not known; give it with --licence")
+    return CardFacts(
+        name=name or (training.recipe if training else folder.resolve().name),
+        licence=licence,
+        config=config,
+        metrics=measured,
+        split=read_json(folder / SPLIT_NAME, missing_ok=True),
+        recipe=_recipe(folder, measured),
+        notes=notes_in(folder),
+        part=part,
+    )
+
+
+def _recipe(folder: Path, measured: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read the recipe as metrics.json keeps it, or as the run folder does."""
+    kept = (measured.get("training") or {}).get("recipe")
+    if isinstance(kept, dict):
+        return kept
+    path = folder / RECIPE_NAME
+    if not path.is_file():
+        return {}
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the run's recipe") from None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+# ---------------------------------------------------------------------------------------------------- text and metadata
+
+
+def template_path() -> Path:
+    """Find the card's template."""
+    return packaged_folder("_model_cards", "model_cards") / TEMPLATE_NAME
+
+
+def render_facts(facts: CardFacts) -> str:
+    """Fill the template with the facts."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.filters |= {"shown": shown, "interval": interval, "words": words}
     template = environment.from_string(template_path().read_text(encoding="utf-8"))
-    front_matter = f"---\n{metadata(facts).to_yaml()}\n---"
-    text = template.render(facts=facts, front_matter=front_matter, headlines=HEADLINES)
+    front = f"---\n{front_matter(facts).to_yaml()}\n---"
+    text = template.render(facts=facts, front_matter=front, headlines=CARD_HEADLINES)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def metadata(facts: CardFacts) -> ModelCardData:
-    """The front matter: licence, library, base model, data sets, metrics, tags and the results as a model index."""
+def front_matter(facts: CardFacts) -> ModelCardData:
+    """Return the front matter: licence, library, base model, data sets, metrics, tags and the results as a model index."""
     training = facts.training
     members = [member.name for member in facts.ensemble.members if REPO_ID.fullmatch(member.name)] if facts.ensemble else []
-    names = [source.name for source in facts.sources]
     return ModelCardData(
         license=facts.licence,
         library_name="timm" if facts.model else "lesion-hub",
         pipeline_tag="image-classification",
         base_model=(training.base_model if training else None) or members or None,
-        datasets=[slug for slug in map(dataset_slug, names) if slug] or None,
+        datasets=[slug for source in facts.sources if (slug := dataset_slug(source.name))] or None,
         metrics=list(dict.fromkeys(hub_id for hub_id, _ in _HUB_METRICS.values())),
         tags=list(_TAGS),
         model_name=facts.name,
-        eval_results=evaluation_results(facts),
+        eval_results=_evaluation_results(facts),
     )
 
 
-def evaluation_results(facts: CardFacts) -> list[EvalResult]:
-    """The headline results, each with the data set, its revision and the split that it is of."""
-    slug = dataset_slug(facts.data_name) or "unnamed"
-    revision = _revision(facts)
+def _evaluation_results(facts: CardFacts) -> list[EvalResult]:
+    """List the headline results, each with the data set, its revision and the split that it is of."""
+    revisions = [source.revision for source in facts.sources if source.revision]
+    revision = revisions[0] if len(revisions) == 1 else None
+    if revision is None and facts.training and facts.training.split_hash:
+        # Data without versions are pinned by the hash of the split, which names every image.
+        revision = f"split-{facts.training.split_hash[:12]}"
     found = []
     for name, (hub_id, title) in _HUB_METRICS.items():
         value = (facts.results["intervals"].get(name) or {}).get("value")
@@ -107,7 +250,7 @@ def evaluation_results(facts: CardFacts) -> list[EvalResult]:
                 EvalResult(
                     task_type="image-classification",
                     task_name="Image classification",
-                    dataset_type=slug,
+                    dataset_type=dataset_slug(facts.data_name) or "unnamed",
                     dataset_name=facts.data_name,
                     dataset_split=facts.part,
                     dataset_revision=revision,
@@ -120,7 +263,7 @@ def evaluation_results(facts: CardFacts) -> list[EvalResult]:
 
 
 def dataset_slug(name: str) -> str | None:
-    """A data set's name as the Hub takes it, None where nothing is left of it.
+    """Spell a data set's name as the Hub takes it; None where nothing is left of it.
 
     >>> dataset_slug("ISIC 2019"), dataset_slug("org/my-images"), dataset_slug(".")
     ('isic-2019', 'org/my-images', None)
@@ -129,12 +272,3 @@ def dataset_slug(name: str) -> str | None:
         return name
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return slug if REGISTRY_NAME.fullmatch(slug) else None
-
-
-def _revision(facts: CardFacts) -> str | None:
-    """The data's revision; data without versions are pinned by the hash of the split, which names every image."""
-    revisions = [source.revision for source in facts.sources if source.revision]
-    if len(revisions) == 1:
-        return revisions[0]
-    split_hash = facts.training.split_hash if facts.training else None
-    return f"split-{split_hash[:12]}" if split_hash else None

@@ -1,11 +1,11 @@
-"""Is a card honest? Its numbers are those of the files beside it, its sections are all there, its wording keeps the rules."""
+"""Checks of a card: its numbers are those of the files beside it, no section is missing, and its wording keeps the rules."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from huggingface_hub import ModelCard
 
 from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.card import metadata, render
-from lesion_hub.hub.card_facts import CardFacts, collect
+from lesion_hub.hub.card import front_matter, read_card_facts, render_facts
 from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME
-from lesion_hub.hub.licences import check_licence
-from lesion_hub.hub.release import training_licences
+from lesion_hub.hub.licences import check_licence, training_licences
 from lesion_hub.hub.wording import breaches, missing_statements
 
 _FILES = (METRICS_NAME, CONFIG_NAME, ENSEMBLE_NAME)
@@ -50,7 +48,7 @@ def check_card(folder: str | Path) -> None:
 
 
 def problems(folder: Path) -> Iterator[str]:
-    """One line for everything that is wrong with the card in ``folder``."""
+    """Give one line for everything that is wrong with the card in ``folder``."""
     path = folder / CARD_NAME
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,101 +59,62 @@ def problems(folder: Path) -> Iterator[str]:
     except (ValueError, yaml.YAMLError) as error:
         yield f"the front matter is not valid ({' '.join(str(error).split())})"
         return
-    facts = collect(folder, _stated_name(stated), stated.get("license"))
-    expected = render(facts)
-    yield from _missing_sections(text, expected)
-    yield from _metadata_problems(stated, facts)
-    yield from _licence_problems(folder, facts.licence)
-    yield from _wrong_numbers(folder, text, expected)
-    yield from missing_statements(text)
-    yield from (str(breach) for breach in breaches(_CODE.sub("", text)))
-
-
-def _stated_name(stated: Mapping[str, Any]) -> str | None:
-    """The name that the card gives the model in its index."""
     index = stated.get("model-index") or [{}]
     name = index[0].get("name") if isinstance(index, list) and isinstance(index[0], dict) else None
-    return str(name) if name else None
+    facts = read_card_facts(folder, str(name) if name else None, stated.get("license"))
+    expected = render_facts(facts)
 
-
-def _missing_sections(text: str, expected: str) -> Iterator[str]:
     there = _SECTION.findall(text)
-    for section in _SECTION.findall(expected):
-        if section not in there:
-            yield f"section {section!r} is missing"
-
-
-def _metadata_problems(stated: Mapping[str, Any], facts: CardFacts) -> Iterator[str]:
-    wanted = metadata(facts).to_dict()
+    yield from (f"section {section!r} is missing" for section in _SECTION.findall(expected) if section not in there)
+    wanted = front_matter(facts).to_dict()
     for key in _KEYS:
         if key in wanted and stated.get(key) != wanted[key]:
             what = "is missing from" if key not in stated else "does not fit the files in"
             yield f"{key} {what} the front matter"
-
-
-def _licence_problems(folder: Path, licence: str) -> Iterator[str]:
     try:
-        check_licence(licence, training_licences(folder))
+        check_licence(facts.licence, training_licences(folder))
     except StoreError as error:
         yield str(error)
+    yield from _wrong_numbers(folder, text, expected)
+    yield from missing_statements(text)
+    yield from breaches(_CODE.sub("", text))
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def _wrong_numbers(folder: Path, text: str, expected: str) -> Iterator[str]:
-    """Numbers that the files do not hold.
+    """Give one line for every number that the files do not hold.
 
     A line that the template wrote must be as the template writes it, number by number: among thousands of measures some
     other one would nearly always fit an edited value. In lines of somebody's own, any value in the files will do.
     """
-    written = _body(expected).splitlines()
-    exact, by_shape = set(written), defaultdict(list)
+    written = set(_FRONT_MATTER.sub("", expected).splitlines())
+    by_shape = defaultdict(list)  # lines of the template by what is left of them when every number is blanked
     for line in written:
-        by_shape[_shape(line)].append(line)
+        by_shape[_DIGITS.sub("#", line)].append(line)
     own = []
-    for line in _body(text).splitlines():
-        if line in exact or not _DIGITS.search(line):
+    for line in _FRONT_MATTER.sub("", text).splitlines():
+        found = _DIGITS.findall(line)
+        if line in written or not found:
             continue
-        if _shape(line) not in by_shape:
+        originals = [_DIGITS.findall(original) for original in by_shape.get(_DIGITS.sub("#", line), ())]
+        if not originals:
             own.append(line)
             continue
-        changes = min((_changes(line, original) for original in by_shape[_shape(line)]), key=len)
-        yield from (f"{found} stands where the files say {known} in {line.strip()!r}" for found, known in changes)
-    values = _known_values(folder)
+        changes = [[(a, b) for a, b in zip(found, known, strict=True) if a != b] for known in originals]
+        yield from (f"{a} stands where the files say {b} in {line.strip()!r}" for a, b in min(changes, key=len))
+    paths = [folder / name for name in _FILES if (folder / name).is_file()]
+    values = {value for path in paths for value in _numbers(json.loads(path.read_text(encoding="utf-8")))}
     for line in _CODE.sub("", "\n".join(own)).splitlines():
         for match in _NUMBER.finditer(line):
             if not _is_known(match[0], values):
                 yield f"{match[0].strip()} is in none of {', '.join(_FILES[:2])}: {line.strip()!r}"
 
 
-def _changes(line: str, original: str) -> list[tuple[str, str]]:
-    """(number here, number there) wherever two lines of one shape differ."""
-    pairs = zip(_DIGITS.findall(line), _DIGITS.findall(original), strict=True)
-    return [(found, known) for found, known in pairs if found != known]
-
-
-def _body(text: str) -> str:
-    return _FRONT_MATTER.sub("", text)
-
-
-def _shape(line: str) -> str:
-    """The line with every number blanked."""
-    return _DIGITS.sub("#", line)
-
-
-def _known_values(folder: Path) -> set[Decimal]:
-    """Every number in the folder's metrics and config."""
-    found: set[Decimal] = set()
-    for name in _FILES:
-        if (folder / name).is_file():
-            found.update(_numbers(json.loads((folder / name).read_text(encoding="utf-8"))))
-    return found
-
-
 def _numbers(value: Any) -> Iterator[Decimal]:
-    if isinstance(value, bool):
-        return
-    if isinstance(value, (int, float)):
-        yield Decimal(str(value))
-    elif isinstance(value, dict):
+    """Give every number in plain JSON values, those that are keys too."""
+    if isinstance(value, dict):
         for key, part in value.items():
             yield from _numbers(part)
             if _NUMBER.fullmatch(str(key)):
@@ -163,12 +122,14 @@ def _numbers(value: Any) -> Iterator[Decimal]:
     elif isinstance(value, list):
         for part in value:
             yield from _numbers(part)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield Decimal(str(value))
 
 
 def _is_known(printed: str, values: set[Decimal]) -> bool:
-    """Whether a value rounds to the number as it is printed; a percentage stands for a hundredth."""
+    """Tell whether a value rounds to the number as it is printed; a percentage stands for a hundredth."""
     number = printed.replace("−", "-").strip()
     scale = 100 if number.endswith("%") else 1
-    shown = Decimal(number.rstrip("% "))
-    half = Decimal(1).scaleb(-max(0, -int(shown.as_tuple().exponent))) / 2
-    return any(abs(value * scale - shown) <= half for value in values)
+    stated = Decimal(number.rstrip("% "))
+    half = Decimal(1).scaleb(-max(0, -int(stated.as_tuple().exponent))) / 2
+    return any(abs(value * scale - stated) <= half for value in values)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lesion_hub.config import CONFIG_NAME, LesionHubSection, ModelConfig, OperatingPoint, Training, dump_json, load_model_config
 from lesion_hub.errors import ConfigError, StoreError
-from lesion_hub.hub.atomic import write_bytes, write_text
-from lesion_hub.hub.layout import MODELING_NAME, TRANSFORMERS_CLASS, WEIGHTS_NAME, modeling_source, verify_weights
+from lesion_hub.files import write_bytes, write_text
+from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
 
 StorageType = Literal["float16", "float32"]
@@ -48,7 +48,7 @@ def write_model(
         label_descriptions=dict(zip(classifier.labels, classifier.space.descriptions, strict=True)),
         model_args=classifier.model_args,
         pretrained_cfg=classifier.input_config,
-        auto_map={"AutoModelForImageClassification": f"modeling_lesion.{TRANSFORMERS_CLASS}"} if classifier.is_custom else None,
+        auto_map=AUTO_MAP if classifier.is_custom else None,
         lesion_hub=LesionHubSection(
             label_space=classifier.space.name,
             temperature=temperature,
@@ -65,7 +65,10 @@ def write_model(
 
 
 def stored_weights(classifier: LesionClassifier, storage: StorageType) -> dict[str, Tensor]:
-    """Bare timm keys. Half precision is for weight matrices alone: biases and normalisation statistics stay float32."""
+    """Return the weights as they are stored, under bare timm keys.
+
+    Half precision is for weight matrices alone: biases and normalisation statistics stay float32.
+    """
     weights: dict[str, Tensor] = {}
     for key, value in classifier.network.state_dict().items():
         tensor = value.detach().cpu().contiguous()
@@ -89,21 +92,19 @@ def fold_temperature(classifier: LesionClassifier, temperature: float) -> None:
 
 
 def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
-    """The classifier in a model folder, in evaluation mode, and its config; the weights' sha256 is checked first."""
+    """Read the classifier in a model folder, in evaluation mode, and its config.
+
+    The weights' sha256 is checked first; every tensor must be there, in the network's shape, and none be left over.
+    """
     config = load_model_config(folder)
+    path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
     classifier = LesionClassifier.from_config(config)
-    weights = _load_weights(folder / WEIGHTS_NAME)
     try:
-        classifier.network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise StoreError(f"{folder / WEIGHTS_NAME}: does not fit {config.architecture} ({first}); publish it again") from None
-    return classifier.eval(), config
-
-
-def _load_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
+        classifier.network.load_state_dict(load_file(path), strict=True)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise StoreError(f"{path}: does not fit {config.architecture} ({first}); publish it again") from None
+    return classifier.eval(), config

@@ -1,4 +1,4 @@
-"""The layout of a published repo: which files it holds, and whether a folder may be one. Needs no torch.
+"""The layout of a published repo: the names of its files, its config, and whether a folder may be one. Needs no torch.
 
 Nothing in a repo can run code when we load it: ``modeling_lesion.py`` is there for transformers users who ask for it with
 ``trust_remote_code=True``, and we never import it.
@@ -6,7 +6,6 @@ Nothing in a repo can run code when we load it: ``modeling_lesion.py`` is there 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from lesion_hub.config import (
     CONFIG_NAME,
     ENSEMBLE_NAME,
     EnsembleConfig,
+    LesionHubSection,
     ModelConfig,
     load_ensemble_config,
     load_model_config,
 )
 from lesion_hub.errors import StoreError
+from lesion_hub.files import sha256_of
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
@@ -31,6 +32,9 @@ MODELING_NAME = "modeling_lesion.py"
 PLOTS_PATTERN = "plots/*.png"
 
 TRANSFORMERS_CLASS = "LesionForImageClassification"
+AUTO_MAP = {"AutoModelForImageClassification": f"modeling_lesion.{TRANSFORMERS_CLASS}"}
+"""The ``auto_map`` of every config whose network needs ``modeling_lesion.py``."""
+
 _TRANSFORMERS_FOOTER = f'''
 
 # ---------------------------------------------------------------------------------------------- transformers
@@ -42,33 +46,43 @@ class {TRANSFORMERS_CLASS}(TimmWrapperForImageClassification):
 '''
 
 
+class WeightsMismatch(StoreError):
+    """The weights file is not the one whose sha256 the config holds."""
+
+
 def modeling_source() -> str:
-    """Text of ``modeling_lesion.py``: our networks, and the class by which transformers reaches them."""
+    """Return the text of ``modeling_lesion.py``: our networks, and the class by which transformers reaches them."""
     source = Path(__file__).parents[1] / "models" / "networks.py"
     return source.read_text(encoding="utf-8") + _TRANSFORMERS_FOOTER
 
 
 def is_ensemble(folder: Path) -> bool:
+    """Tell an ensemble's folder by its ``ensemble.json``."""
     return (folder / ENSEMBLE_NAME).is_file()
 
 
 def is_model_folder(folder: Path) -> bool:
+    """Tell whether ``folder`` holds a model or an ensemble."""
     return (folder / CONFIG_NAME).is_file() or is_ensemble(folder)
 
 
 def load_config(folder: Path) -> ModelConfig | EnsembleConfig:
-    """The config of either kind of folder."""
+    """Load the config of either kind of folder."""
     return load_ensemble_config(folder) if is_ensemble(folder) else load_model_config(folder)
 
 
-class WeightsMismatch(StoreError):
-    """The weights file is not the one whose sha256 the config holds."""
+def own_section(config: ModelConfig | EnsembleConfig) -> LesionHubSection | EnsembleConfig:
+    """Return the part that both kinds of config share (label space, temperature, operating points, training)."""
+    return config.lesion_hub if isinstance(config, ModelConfig) else config
 
 
 def verify_weights(folder: Path, config: ModelConfig) -> None:
     """Refuse weights that are not the ones the config was written for."""
     path = folder / WEIGHTS_NAME
-    actual = sha256_of(path)
+    try:
+        actual = sha256_of(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
     if actual != config.lesion_hub.weights_sha256:
         raise WeightsMismatch(
             f"{path}: sha256 {actual[:12]}… is not the config's {config.lesion_hub.weights_sha256[:12]}…; "
@@ -76,22 +90,10 @@ def verify_weights(folder: Path, config: ModelConfig) -> None:
         )
 
 
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    try:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
-
-
 def publishable_files(folder: Path) -> list[str]:
-    """The files of ``folder`` that a repo holds, by relative name; raises one line when a required one is missing.
+    """List the files of ``folder`` that a repo holds, by relative name; a required one that is missing or broken is one line.
 
-    A run folder may hold more (checkpoints, logs): that stays at home. CHANGELOG.md is the publisher's to write.
+    A run folder may hold more (checkpoints, logs): that is not published. CHANGELOG.md is the publisher's to write.
     """
     config = load_config(folder)
     required = [CARD_NAME, METRICS_NAME, SPLIT_NAME]
@@ -104,7 +106,10 @@ def publishable_files(folder: Path) -> list[str]:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name}: missing; a published repo holds {', '.join(required)}")
     for name in (METRICS_NAME, SPLIT_NAME):
-        _check_json(folder / name)
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StoreError(f"{folder / name}: not valid JSON ({error}); write it again") from None
     return [*required, *sorted(str(path.relative_to(folder)) for path in folder.glob(PLOTS_PATTERN))]
 
 
@@ -115,14 +120,5 @@ def _check_model(folder: Path, config: ModelConfig) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{folder / WEIGHTS_NAME}: not a safetensors file ({error}); write it with save_file") from None
-    if config.auto_map and (folder / MODELING_NAME).is_file():
-        text = (folder / MODELING_NAME).read_text(encoding="utf-8")
-        if text != modeling_source():
-            raise StoreError(f"{folder / MODELING_NAME}: is not this version's network code; write the model again")
-
-
-def _check_json(path: Path) -> None:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{path}: not valid JSON ({error}); write it again") from None
+    if config.auto_map not in (None, AUTO_MAP):  # it could send transformers to code in somebody else's repo
+        raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")

@@ -1,10 +1,19 @@
-"""Licences follow the data into the weights: a card may not be more permissive than what it was trained on."""
+"""Licences follow the data into the weights: a card may not be more permissive than what it was trained on.
+
+Here are the terms of each licence, what a folder's card states and its training data ask for, and the data sets' citations.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard
 
 from lesion_hub.errors import StoreError
+from lesion_hub.hub.layout import CARD_NAME, load_config, own_section
 
 # What each licence asks of those who use the weights. More terms is stricter; unknown licences are asked about.
 _TERMS: dict[str, frozenset[str]] = {
@@ -17,7 +26,40 @@ _TERMS: dict[str, frozenset[str]] = {
     "cc-by-nd-4.0": frozenset({"by", "nd"}),
     "cc-by-nc-nd-4.0": frozenset({"by", "nc", "nd"}),
 }
-_WORDS = {"by": "attribution", "nc": "non-commercial use", "sa": "share-alike", "nd": "no derivatives"}
+_TERM_WORDS = {"by": "attribution", "nc": "non-commercial use", "sa": "share-alike", "nd": "no derivatives"}
+
+_HAM = (
+    "Tschandl, Rosendahl, Kittler: The HAM10000 dataset, a large collection of multi-source dermatoscopic images of common "
+    "pigmented skin lesions. Scientific Data 5, 180161 (2018)."
+)
+_CODELLA = (
+    "Codella et al.: Skin lesion analysis toward melanoma detection: a challenge at the 2017 International Symposium on "
+    "Biomedical Imaging. arXiv:1710.05006 (2017)."
+)
+_BCN = "Combalia et al.: BCN20000: dermoscopic lesions in the wild. arXiv:1908.02288 (2019)."
+_GUTMAN = "Gutman et al.: Skin lesion analysis toward melanoma detection: a challenge at ISBI 2016. arXiv:1605.01397 (2016)."
+_ROTEMBERG = (
+    "Rotemberg et al.: A patient-centric dataset of images and metadata for identifying melanomas using clinical context. "
+    "Scientific Data 8, 34 (2021)."
+)
+_PACHECO = (
+    "Pacheco et al.: PAD-UFES-20: a skin lesion dataset composed of patient data and clinical images collected from "
+    "smartphones. Data in Brief 32, 106221 (2020)."
+)
+_GROH = (
+    "Groh et al.: Evaluating deep neural networks trained on clinical images in dermatology with the Fitzpatrick 17k dataset. "
+    "arXiv:2104.09957 (2021)."
+)
+CITATIONS: dict[str, tuple[str, ...]] = {
+    "ham10000": (_HAM,),
+    "isic2016": (_GUTMAN,),
+    "isic2017": (_CODELLA,),
+    "isic2018": (_HAM, _CODELLA),
+    "isic2019": (_HAM, _CODELLA, _BCN),
+    "isic2020": (_ROTEMBERG,),
+    "padufes20": (_PACHECO,),
+    "fitzpatrick17k": (_GROH,),
+}
 
 
 def check_licence(card: str | None, data: Iterable[tuple[str, str]]) -> None:
@@ -34,15 +76,25 @@ def check_licence(card: str | None, data: Iterable[tuple[str, str]]) -> None:
     for name, licence in data:
         missing = _terms(licence, f"data set {name}") - _terms(card, "the card")
         if missing:
-            terms = " and ".join(_WORDS[term] for term in sorted(missing))
+            terms = " and ".join(_TERM_WORDS[term] for term in sorted(missing))
             raise StoreError(
                 f"licence {card} drops {terms}, which {name} ({licence}) asks for; "
                 f"publish under {licence}, or force it if you hold other rights"
             )
 
 
+def _terms(licence: str, owner: str) -> frozenset[str]:
+    try:
+        return _TERMS[licence.lower()]
+    except KeyError:
+        raise StoreError(
+            f"licence {licence!r} of {owner} is not one we can compare; known: {', '.join(sorted(_TERMS))}; "
+            "use one of these, or force it"
+        ) from None
+
+
 def strictest(licences: Iterable[str]) -> str:
-    """The licence that the weights inherit: the one that keeps every term of all of them.
+    """Return the licence that the weights inherit: the one that keeps every term of all of them.
 
     >>> strictest(["cc0-1.0", "cc-by-nc-4.0", "cc-by-4.0"])
     'cc-by-nc-4.0'
@@ -56,11 +108,30 @@ def strictest(licences: Iterable[str]) -> str:
     return exact[0] if exact else max(given, key=lambda licence: len(_TERMS[licence.lower()]))
 
 
-def _terms(licence: str, owner: str) -> frozenset[str]:
+def card_licence(folder: Path) -> str | None:
+    """Read the licence id in the front matter of the folder's card; None where there is no card or none in it."""
+    path = folder / CARD_NAME
     try:
-        return _TERMS[licence.lower()]
-    except KeyError:
-        raise StoreError(
-            f"licence {licence!r} of {owner} is not one we can compare; known: {', '.join(sorted(_TERMS))}; "
-            "use one of these, or force it"
-        ) from None
+        licence = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
+    return str(licence) if licence else None
+
+
+def training_licences(folder: Path) -> list[tuple[str, str]]:
+    """List (data set, licence) of every source that the weights were trained on."""
+    training = own_section(load_config(folder)).training
+    return [(source.name, source.license) for source in training.data] if training else []
+
+
+def citations(data_sets: Iterable[str]) -> list[str]:
+    """List the references of the data sets that we know by name, each once.
+
+    >>> citations(["HAM10000", "my own images"])[0][:8]
+    'Tschandl'
+    """
+    slugs = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in data_sets]
+    return list(dict.fromkeys(text for slug in slugs for known, texts in CITATIONS.items() if known in slug for text in texts))

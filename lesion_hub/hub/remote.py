@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from lesion_hub import __version__
 from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME, MEMBER_REVISION
 from lesion_hub.errors import StoreError
 from lesion_hub.hub.cache import cached_refs, cached_tags, damaged_files, fetch_intact
@@ -22,11 +23,10 @@ from lesion_hub.hub.layout import (
     WEIGHTS_NAME,
     is_model_folder,
 )
-from lesion_hub.hub.patience import one_line_errors, patiently
 from lesion_hub.hub.release import Published, Release
+from lesion_hub.hub.retry import NOT_CACHED, one_line_errors, with_retries
 from lesion_hub.hub.upload import ReleaseUpload
 from lesion_hub.hub.versions import version_tags
-from lesion_hub.version import __version__
 
 _ALWAYS_THERE = (CARD_NAME, METRICS_NAME, SPLIT_NAME, CHANGELOG_NAME)
 REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *_ALWAYS_THERE, PLOTS_PATTERN]
@@ -36,32 +36,36 @@ class Hub:
     """The Hub at ``HF_ENDPOINT``, with the verbs of the registry. The token comes from the usual places if not given."""
 
     def __init__(self, token: str | None = None, *, private: bool = False) -> None:
-        _check_token(token or get_token())
+        sent = token or get_token()
+        # What cannot be a header is refused here: the HTTP library's own message would quote it.
+        if sent and not (sent.isascii() and sent.isprintable() and " " not in sent):
+            raise StoreError("the Hub token holds a space, a line break or a character outside ASCII; copy it again")
         self.token = token
         self.private = private
         self.api = HfApi(token=token, library_name="lesion-hub", library_version=__version__)
 
     def versions(self, name: str) -> list[str]:
-        """Version tags of a repo, lowest first; offline, those in the cache."""
+        """List the version tags of a repo, lowest first; offline, those in the cache."""
         if constants.HF_HUB_OFFLINE:
             if not cached_refs(name):
-                raise _not_cached(name)
+                raise StoreError(f"{name}: {NOT_CACHED}")
             return cached_tags(name)
         with one_line_errors(name, "listing its versions"):
-            return self._tags(name)
+            refs = with_retries(lambda: self.api.list_repo_refs(name))
+        return version_tags(tag.name for tag in refs.tags)
 
     def fetch(self, name: str, revision: str | None = None) -> tuple[Path, str]:
-        """(folder in the cache, revision) of a version, checked; None is the highest version, or ``main`` without any.
+        """Return (folder in the cache, revision) of a version, checked; None is the highest version, or ``main`` without any.
 
         A version tag or commit never changes, so a whole and sound copy in the cache is used without asking the Hub.
         """
         if constants.HF_HUB_OFFLINE:
             return self._fetch_offline(name, revision)
-        if revision is None:
-            revision = (self.versions(name) or [constants.DEFAULT_REVISION])[-1]
-        wanted = revision
+        wanted = revision or (self.versions(name) or [constants.DEFAULT_REVISION])[-1]
         folder = self._cached(name, wanted) if MEMBER_REVISION.fullmatch(wanted) else None
-        if folder is None or not _is_whole(folder) or damaged_files(folder):
+        # timm and transformers leave two or three files of a repo in the cache, which are not all that we need.
+        is_whole = folder and is_model_folder(folder) and all((folder / file).is_file() for file in _ALWAYS_THERE)
+        if folder is None or not is_whole or damaged_files(folder):
             with one_line_errors(name, f"fetching revision {wanted}"):
                 folder = fetch_intact(lambda: self._snapshot(name, wanted), name)
         return folder, wanted
@@ -69,15 +73,11 @@ class Hub:
     def publish(self, release: Release, name: str) -> Published:
         """Commit the release on top of main and tag it. Safe to run again after any failure."""
         with one_line_errors(name, f"publishing {release.version}"):
-            patiently(lambda: self.api.create_repo(name, private=self.private, exist_ok=True))
+            with_retries(lambda: self.api.create_repo(name, private=self.private, exist_ok=True))
             upload = ReleaseUpload(self.api, name, release)
             commit = upload.commit()
             upload.tag(commit)
         return Published(name, str(release.version), f"{self.api.endpoint}/{name}/tree/{release.version}", commit)
-
-    def _tags(self, name: str) -> list[str]:
-        refs = patiently(lambda: self.api.list_repo_refs(name))
-        return version_tags(tag.name for tag in refs.tags)
 
     def _fetch_offline(self, name: str, revision: str | None) -> tuple[Path, str]:
         candidates = [revision] if revision else [*reversed(cached_tags(name)), constants.DEFAULT_REVISION]
@@ -89,10 +89,11 @@ class Hub:
             if damaged:
                 raise StoreError(f"{damaged[0]}: damaged in the cache, and this process is offline; go online once to mend it")
             return folder, candidate
-        raise _not_cached(f"{name}@{revision}" if revision else name)
+        wanted = f"{name}@{revision}" if revision else name
+        raise StoreError(f"{wanted}: {NOT_CACHED}")
 
     def _cached(self, name: str, revision: str) -> Path | None:
-        """The copy in the cache, as far as it is known to be complete."""
+        """Return the copy in the cache, as far as it is known to be complete."""
         try:
             return self._snapshot(name, revision, cache_only=True)
         except OSError:
@@ -110,26 +111,9 @@ class Hub:
         return Path(folder)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether it is more than what timm or transformers left in the cache, which fetch two or three files."""
-    return is_model_folder(folder) and all((folder / name).is_file() for name in _ALWAYS_THERE)
-
-
-def _not_cached(name: str) -> StoreError:
-    return StoreError(
-        f"{name}: not, or not wholly, in the cache, and this process is offline (HF_HUB_OFFLINE); go online once to fetch it"
-    )
-
-
-def _check_token(token: str | None) -> None:
-    """Refuse what cannot be a header before the HTTP library does, whose message would quote it."""
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise StoreError("the Hub token holds a space, a line break or a character outside ASCII; copy it again")
-
-
 @contextmanager
 def quiet_downloads(quiet: bool = True) -> Iterator[None]:
-    """Silence huggingface_hub's progress bars for a while, for machine-readable output."""
+    """Silence huggingface_hub's progress bars while the block runs, for machine-readable output."""
     if not quiet or are_progress_bars_disabled():
         yield
         return

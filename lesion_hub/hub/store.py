@@ -1,4 +1,4 @@
-"""One set of verbs for every place a model can stand: a folder, the local registry, the Hugging Face Hub."""
+"""Find, list, publish, pull and describe models, in the same way in a folder, the local registry and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesion_hub.config import REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig, read_json
+from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
-from lesion_hub.hub.layout import CHANGELOG_NAME, METRICS_NAME, is_model_folder, load_config
+from lesion_hub.files import read_json
+from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, own_section
+from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.registry import Registry
-from lesion_hub.hub.release import Published, card_licence, prepare_release
+from lesion_hub.hub.release import Published, prepare_release
 from lesion_hub.hub.remote import Hub
-from lesion_hub.hub.versions import changelog_notes, version_tags
+from lesion_hub.hub.versions import notes_in, split_revision, version_tags
+
+# ------------------------------------------------------------------------------------------------------------- find one
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,13 @@ class Resolved:
     revision: str | None
 
     @property
+    def pin(self) -> str:
+        """``name@revision``, by which a Space names its models."""
+        return f"{self.name}@{self.revision}"
+
+    @property
     def display_name(self) -> str:
-        """What to call it: a folder by its last part, a version's by its model too; where it lies is nobody's business."""
+        """What to show for it: its name; for a bare folder its last part, or the last two where that is a version."""
         if self.revision is not None:
             return self.name
         place = self.folder.resolve()
@@ -52,18 +61,54 @@ def resolve(
 def resolve_published(
     name: str, revision: str | None = None, *, registry: str | Path | None = None, token: str | None = None
 ) -> Resolved:
-    """``resolve`` for a registry name or Hub id alone: what an ensemble pins is never a folder that happens to be near."""
-    folder, version = _place(name, registry, token).fetch(name, revision)
+    """Find a registry name or Hub id, never a folder of that name: what an ensemble pins is the same wherever it is loaded."""
+    folder, version = _registry_or_hub(name, registry, token).fetch(name, revision)
     return Resolved(name, folder, version)
 
 
+def resolve_pinned(name: str, *, registry: str | Path | None = None, token: str | None = None) -> Resolved:
+    """Find ``name@v1.0.0`` or ``name@<commit id>``, which never move; without a revision the highest version is taken."""
+    plain, revision = split_revision(name)
+    if revision and not MEMBER_REVISION.fullmatch(revision):
+        raise StoreError(f"{name}: {revision!r} may move; pin a version (v1.0.0) or a full commit id")
+    found = resolve_published(plain, revision, registry=registry, token=token)
+    if not MEMBER_REVISION.fullmatch(str(found.revision)):
+        raise StoreError(f"{plain}: has no published version to pin; publish one, or name a commit ({plain}@<40 hex digits>)")
+    return found
+
+
+def resolve_members(owner: Resolved, *, registry: str | Path | None = None, token: str | None = None) -> list[Resolved]:
+    """Find the members of an ensemble, fetching them if need be; a single model has none."""
+    config = load_config(owner.folder)
+    found = []
+    for member in config.members if isinstance(config, EnsembleConfig) else ():
+        try:
+            found.append(resolve_published(member.name, member.revision, registry=registry, token=token))
+        except LesionHubError as error:
+            raise StoreError(f"{owner.name}: member {member.name} {member.revision} cannot be found: {error}") from None
+    return found
+
+
 def list_versions(name: str, *, registry: str | Path | None = None, token: str | None = None) -> list[str]:
-    """Version tags of a registry name or Hub id, lowest first.
+    """List the version tags of a registry name or Hub id, lowest first.
 
     >>> list_versions("ham10000-trio")  # doctest: +SKIP
     ['v1.0.0']
     """
-    return _place(name, registry, token).versions(name)
+    return _registry_or_hub(name, registry, token).versions(name)
+
+
+def _registry_or_hub(name: str, registry: str | Path | None, token: str | None, *, private: bool = False) -> Registry | Hub:
+    if REPO_ID.fullmatch(name):
+        return Hub(token, private=private)
+    if REGISTRY_NAME.fullmatch(name):
+        return Registry(registry)
+    raise StoreError(
+        f"{name!r}: neither a model folder (with config.json or ensemble.json), nor a Hub id (org/name), nor a registry name"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- publish and pull
 
 
 def publish(
@@ -90,10 +135,11 @@ def publish(
         force_licence: publish although the card's licence is more permissive than the training data's.
     """
     path = Path(folder).expanduser()
-    config = load_config(path)
-    members = [] if force_licence else _member_folders(str(path), config, registry, token)
-    release = prepare_release(path, version, notes, members=members, force_licence=force_licence)
-    return _place(name, registry, token, private=private).publish(release, name)
+    bare = Resolved(str(path), path, None)
+    members = [] if force_licence else resolve_members(bare, registry=registry, token=token)
+    places = [member.folder for member in members]
+    release = prepare_release(path, version, notes, members=places, force_licence=force_licence)
+    return _registry_or_hub(name, registry, token, private=private).publish(release, name)
 
 
 def pull(
@@ -109,26 +155,12 @@ def pull(
     Without ``to`` it stays in the Hub cache; with it the files are also copied into that new folder.
     """
     found = resolve(name, revision, registry=registry, token=token)
-    _member_folders(found.name, load_config(found.folder), registry, token)
+    resolve_members(found, registry=registry, token=token)
     if to is None:
         return found
     target = Path(to).expanduser()
     _copy_whole(found.folder, target)
     return Resolved(found.name, target, found.revision)
-
-
-def _member_folders(
-    owner: str, config: ModelConfig | EnsembleConfig, registry: str | Path | None, token: str | None
-) -> list[Path]:
-    """The folders of an ensemble's members, fetched if need be; none for a single model."""
-    members = config.members if isinstance(config, EnsembleConfig) else ()
-    folders = []
-    for member in members:
-        try:
-            folders.append(resolve_published(member.name, member.revision, registry=registry, token=token).folder)
-        except LesionHubError as error:
-            raise StoreError(f"{owner}: member {member.name} {member.revision} cannot be found: {error}") from None
-    return folders
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -144,6 +176,9 @@ def _copy_whole(source: Path, target: Path) -> None:
         raise StoreError(f"{target}: cannot be written ({reason}); free some space or choose another folder") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- facts
 
 
 @dataclass(frozen=True)
@@ -167,55 +202,36 @@ class ModelInfo:
     notes: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def info(
     name: str | Path, revision: str | None = None, *, registry: str | Path | None = None, token: str | None = None
 ) -> ModelInfo:
-    """Facts about a version, read from its files.
+    """Read facts about a version from its files.
 
     >>> info("ham10000-trio").label_space  # doctest: +SKIP
     'ham7'
     """
     found = resolve(name, revision, registry=registry, token=token)
     config = load_config(found.folder)
-    versions = list_versions(str(name), registry=registry, token=token) if found.revision else []
-    section = config.lesion_hub if isinstance(config, ModelConfig) else config
-    size = sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file())
-    common: dict[str, Any] = {
-        "name": found.name,
-        "version": found.revision,
-        "versions": versions,
-        "label_space": section.label_space,
-        "labels": list(config.label_names),
-        "licence": card_licence(found.folder),
-        "size_bytes": size,
-        "temperature": section.temperature,
-        "operating_points": {key: point.threshold for key, point in section.operating_points.items()},
-        "metrics": _json_or_empty(found.folder / METRICS_NAME),
-        "notes": _notes(found.folder),
-    }
-    if isinstance(config, EnsembleConfig):
-        return ModelInfo(kind="ensemble", members=[f"{m.name}@{m.revision}" for m in config.members], **common)
-    digest = config.lesion_hub.weights_sha256
-    return ModelInfo(kind="model", architecture=config.architecture, weights_sha256=digest, **common)
-
-
-def _place(name: str, registry: str | Path | None, token: str | None, *, private: bool = False) -> Registry | Hub:
-    if REPO_ID.fullmatch(name):
-        return Hub(token, private=private)
-    if REGISTRY_NAME.fullmatch(name):
-        return Registry(registry)
-    raise StoreError(
-        f"{name!r}: neither a model folder (with config.json or ensemble.json), nor a Hub id (org/name), nor a registry name"
+    section = own_section(config)
+    model = config if isinstance(config, ModelConfig) else None
+    return ModelInfo(
+        name=found.name,
+        kind="model" if model else "ensemble",
+        version=found.revision,
+        versions=list_versions(str(name), registry=registry, token=token) if found.revision else [],
+        label_space=section.label_space,
+        labels=list(config.label_names),
+        licence=card_licence(found.folder),
+        size_bytes=sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
+        temperature=section.temperature,
+        architecture=model.architecture if model else None,
+        weights_sha256=model.lesion_hub.weights_sha256 if model else None,
+        members=[f"{m.name}@{m.revision}" for m in config.members] if isinstance(config, EnsembleConfig) else [],
+        operating_points={key: point.threshold for key, point in section.operating_points.items()},
+        metrics=read_json(found.folder / METRICS_NAME, missing_ok=True),
+        notes=notes_in(found.folder),
     )
-
-
-def _json_or_empty(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _notes(folder: Path) -> dict[str, str]:
-    path = folder / CHANGELOG_NAME
-    return changelog_notes(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,107 +1,166 @@
-"""One release on its way to the Hub: one commit and one tag, whatever was interrupted before or happens meanwhile."""
+"""Uploads to the Hub: one commit on top of what is there, whatever was interrupted before or happens meanwhile.
+
+`RepoUpload` is what models and Spaces share, `ReleaseUpload` a version of a model, which gets a tag too.
+"""
 
 from __future__ import annotations
 
 import time
 from datetime import timezone
 from pathlib import Path
+from typing import TypeAlias
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, GitCommitInfo, HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.cache import fetch_intact
-from lesion_hub.hub.content import KEPT, Content, files_at, same_files
+from lesion_hub.files import sha256_of
+from lesion_hub.hub.cache import fetch_intact, git_blob_id
 from lesion_hub.hub.layout import CHANGELOG_NAME
-from lesion_hub.hub.patience import patiently, status_of
-from lesion_hub.hub.release import Release
+from lesion_hub.hub.release import Content, Release
+from lesion_hub.hub.retry import status_of, with_retries
 
 IN_FLIGHT_SECONDS = 60.0
 """How long an untagged release commit may be somebody's publish that is still running."""
 
+_MADE_BY_THE_HUB = frozenset({".gitattributes"})
 
-class ReleaseUpload:
-    """Puts ``release`` on top of ``main`` of a repo, as a version that it does not have yet.
+Files: TypeAlias = dict[str, RepoFile]
+"""The files of a commit, by name."""
 
-    Each step looks at what is there before it sends anything, so a step whose answer was lost, or a whole publish that was
-    interrupted, can be run again and ends with one commit and one tag. The commit names its parent: of two publishers at
-    once, one is refused.
+
+class RepoUpload:
+    """One commit that turns the files on ``main`` of a repo into ours.
+
+    It looks at what is there before it sends anything, so a lost answer, an interrupted run or a second run ends with one
+    commit. The commit names its parent: of two publishers at once, one is refused. Subclasses say what the files are.
     """
 
-    def __init__(self, api: HfApi, repo_id: str, release: Release) -> None:
+    repo_type = "model"
+
+    def __init__(self, api: HfApi, repo_id: str, title: str, description: str) -> None:
         self.api = api
         self.repo_id = repo_id
-        self.release = release
+        self.title = title
+        self.description = description
+        self._changes: dict[str, tuple[Content, list[str]]] = {}
 
     def commit(self) -> str:
-        """The id of the commit that holds the release: a new one, or the one that an interrupted publish left."""
-        return patiently(self._commit_once)
+        """Return the id of the commit that holds our files: a new one, or the one that holds them already."""
+        return with_retries(self._commit_once)
 
-    def tag(self, commit: str) -> None:
-        """Give ``commit`` the version's tag."""
-        patiently(lambda: self._tag_once(commit))
+    def content_on(self, commit: str, there: Files) -> Content:
+        """Return our files as they shall be on top of ``commit``, whose files are ``there``."""
+        raise NotImplementedError
 
-    # -------------------------------------------------------------------------------------------- the commit
+    def is_stale(self, path: str) -> bool:
+        """Tell whether a file of the repo that is none of ours is deleted."""
+        return path not in _MADE_BY_THE_HUB
+
+    def find(self, history: list[GitCommitInfo]) -> str | None:
+        """Return the commit of ``history`` (newest first) that holds our files already. Here only the newest counts."""
+        head = history[0].commit_id
+        return None if any(self.changes(head)) else head
+
+    def history(self) -> list[GitCommitInfo]:
+        """List the commits on ``main``, newest first."""
+        return self.api.list_repo_commits(self.repo_id, repo_type=self.repo_type)
+
+    def changes(self, commit: str) -> tuple[Content, list[str]]:
+        """Compare ``commit`` with our files: those to write, and paths to delete."""
+        if commit not in self._changes:  # a commit never changes, so a repeated attempt need not compare again
+            entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
+            there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+            content = self.content_on(commit, there)
+            to_write = {path: data for path, data in content.items() if path not in there or not _is_same(data, there[path])}
+            self._changes[commit] = to_write, [path for path in there if path not in content and self.is_stale(path)]
+        return self._changes[commit]
 
     def _commit_once(self) -> str:
-        if self._tagged_commit() is not None:
-            raise StoreError(f"{self.repo_id} {self.release.version} already exists; a version never changes, raise the number")
-        history = self.api.list_repo_commits(self.repo_id)
-        found = self._left_behind(history)
+        history = self.history()
+        found = self.find(history)
         if found is not None:
             return found
-        self._refuse_if_under_way(history)
-        try:
-            return self._send(history[0].commit_id)
-        except Exception as error:
-            if status_of(error) != 412:
-                raise
-            return self._left_behind(self.api.list_repo_commits(self.repo_id)) or self._overtaken()
-
-    def _send(self, parent: str) -> str:
-        content, there = self._content_on(parent), self._files_at(parent)
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(path, data if isinstance(data, bytes) else str(data)) for path, data in content.items()
+        to_write, to_delete = self.changes(history[0].commit_id)
+        additions = [
+            CommitOperationAdd(path, data if isinstance(data, bytes) else str(data)) for path, data in to_write.items()
         ]
-        operations += [CommitOperationDelete(path) for path in there if path not in content and path not in KEPT]
         try:
             answer = self.api.create_commit(
                 self.repo_id,
-                operations,
-                commit_message=self.release.title,
-                commit_description=self.release.notes,
-                parent_commit=parent,
+                [*additions, *(CommitOperationDelete(path) for path in to_delete)],
+                commit_message=self.title,
+                commit_description=self.description,
+                repo_type=self.repo_type,
+                parent_commit=history[0].commit_id,
             )
         except ValueError as error:  # the Hub's verdict on the front matter, which huggingface_hub asks for first
             reason = " ".join(str(error).split())
-            raise StoreError(f"{self.repo_id}: the Hub refuses the card ({reason}); mend README.md's front matter") from None
-        return answer.oid
+            raise StoreError(f"{self.repo_id}: the Hub refuses README.md ({reason}); mend its front matter") from None
+        except Exception as error:
+            if status_of(error) != 412:
+                raise
+            found = self.find(self.history())
+            if found is None:
+                raise StoreError(
+                    f"{self.repo_id}: someone else published there meanwhile; nothing of yours was written, "
+                    "look at what is there now and run it again"
+                ) from None
+            return found
+        return str(answer.oid)
 
-    def _left_behind(self, history: list[GitCommitInfo]) -> str | None:
-        """The commit among ``history`` that already holds exactly this release."""
-        for commit in self._of_this_version(history):
-            if same_files(self._content_on(commit.commit_id), self._files_at(commit.commit_id)):
+
+def _is_same(data: Path | bytes, entry: RepoFile) -> bool:
+    """Tell whether a file of the repo is ours, by git blob id or LFS sha256."""
+    if entry.lfs is not None:
+        return isinstance(data, Path) and entry.lfs.sha256 == sha256_of(data)
+    return entry.blob_id == git_blob_id(data if isinstance(data, bytes) else data.read_bytes())
+
+
+class ReleaseUpload(RepoUpload):
+    """A release as a version that its repo does not have yet: one commit, and one tag on it.
+
+    A publish that was interrupted before its tag has left a commit, perhaps under a newer version's: it is found by its
+    title and files, and tagged.
+    """
+
+    def __init__(self, api: HfApi, repo_id: str, release: Release) -> None:
+        super().__init__(api, repo_id, release.title, release.notes)
+        self.release = release
+
+    def content_on(self, commit: str, there: Files) -> Content:
+        """Return the files of the release, its changelog on top of that of ``commit``."""
+        previous = None
+        if CHANGELOG_NAME in there:
+            token = self.api.token
+            path = fetch_intact(
+                lambda: Path(hf_hub_download(self.repo_id, CHANGELOG_NAME, revision=commit, token=token)), self.repo_id
+            )
+            previous = path.read_text(encoding="utf-8")
+        return {**self.release.files, CHANGELOG_NAME: self.release.changelog_on(previous).encode("utf-8")}
+
+    def find(self, history: list[GitCommitInfo]) -> str | None:
+        """Return the commit that an interrupted publish of this very release left; refuse while another may be running."""
+        same_version = [commit for commit in history if commit.title == self.title]
+        for commit in same_version:
+            if not any(self.changes(commit.commit_id)):
                 return commit.commit_id
-        return None
-
-    def _refuse_if_under_way(self, history: list[GitCommitInfo]) -> None:
-        for commit in self._of_this_version(history):
+        for commit in same_version:
             if _age(commit) < IN_FLIGHT_SECONDS:
                 raise StoreError(
                     f"{self.repo_id}: another publish of {self.release.version} is under way (commit {commit.commit_id[:8]}); "
                     "wait a minute, look at its versions, and run it again if it is not there"
                 )
+        return None
 
-    def _of_this_version(self, history: list[GitCommitInfo]) -> list[GitCommitInfo]:
-        return [commit for commit in history if commit.title == self.release.title]
+    def tag(self, commit: str) -> None:
+        """Give ``commit`` the version's tag."""
+        with_retries(lambda: self._tag_once(commit))
 
-    def _overtaken(self) -> str:
-        raise StoreError(
-            f"{self.repo_id}: someone else published while {self.release.version} was on its way; nothing of yours was "
-            f"written, look at `lesion-hub versions {self.repo_id}` and run it again"
-        )
-
-    # -------------------------------------------------------------------------------------------- the tag
+    def _commit_once(self) -> str:
+        if self._tagged_commit() is not None:
+            raise StoreError(f"{self.repo_id} {self.release.version} already exists; a version never changes, raise the number")
+        return super()._commit_once()
 
     def _tag_once(self, commit: str) -> None:
         if self._is_tagged(commit):
@@ -126,26 +185,8 @@ class ReleaseUpload:
         refs = self.api.list_repo_refs(self.repo_id)
         return next((ref.target_commit for ref in refs.tags if ref.name == str(self.release.version)), None)
 
-    # -------------------------------------------------------------------------------------------- what is there
-
-    def _files_at(self, commit: str) -> dict[str, RepoFile]:
-        return files_at(self.api, self.repo_id, commit)
-
-    def _content_on(self, commit: str) -> Content:
-        """The files of the release, its changelog written on top of that of ``commit``."""
-        changelog = self.release.changelog_on(self._changelog_at(commit))
-        return {**self.release.files, CHANGELOG_NAME: changelog.encode("utf-8")}
-
-    def _changelog_at(self, commit: str) -> str | None:
-        if CHANGELOG_NAME not in self._files_at(commit):
-            return None
-        path = fetch_intact(
-            lambda: Path(hf_hub_download(self.repo_id, CHANGELOG_NAME, revision=commit, token=self.api.token)), self.repo_id
-        )
-        return path.read_text(encoding="utf-8")
-
 
 def _age(commit: GitCommitInfo) -> float:
-    """Seconds since the Hub made the commit; clocks that differ count as distance, not as a negative age."""
+    """Return the seconds since the Hub made the commit; clocks that differ count as distance, not as a negative age."""
     made = commit.created_at if commit.created_at.tzinfo else commit.created_at.replace(tzinfo=timezone.utc)
     return abs(time.time() - made.timestamp())

@@ -1,4 +1,4 @@
-"""Version numbers and the changelog that every version adds to."""
+"""Versions of a model: their numbers, how a name and a revision are written as one, and the changelog with their notes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from lesion_hub.errors import StoreError
+from lesion_hub.hub.layout import CHANGELOG_NAME
 
 _VERSION = re.compile(r"v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _HEADING = re.compile(r"^## (v[0-9]+\.[0-9]+\.[0-9]+) - [0-9]{4}-[0-9]{2}-[0-9]{2}$", re.MULTILINE)
 _TITLE = "# Changelog"
+
+# ------------------------------------------------------------------------------------------------------------- numbers
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +32,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
+        """Read ``1.2.0`` or ``v1.2.0``; any other spelling is one line."""
         match = _VERSION.fullmatch(text.strip())
         if not match:
             raise StoreError(f"version {text!r} is not of the form X.Y.Z; for example 1.0.0")
@@ -38,12 +43,28 @@ class Version:
 
 
 def version_tags(names: Iterable[str]) -> list[str]:
-    """The names that are version tags (``v1.0.0``), lowest version first; others are somebody else's business."""
+    """Select the names that are version tags (``v1.0.0``), lowest version first."""
     return [str(v) for v in sorted(Version.parse(n) for n in names if n.startswith("v") and _VERSION.fullmatch(n))]
 
 
+def split_revision(name: str | Path) -> tuple[str, str | None]:
+    """Take ``name@revision`` apart; a path that exists keeps its @.
+
+    >>> split_revision("org/ham-lite0@v1.0.0"), split_revision("ham-lite0")
+    (('org/ham-lite0', 'v1.0.0'), ('ham-lite0', None))
+    """
+    text = str(name)
+    if isinstance(name, Path) or "@" not in text or Path(text).exists():
+        return text, None
+    plain, _, revision = text.rpartition("@")
+    return plain, revision or None
+
+
+# ------------------------------------------------------------------------------------------------------- the changelog
+
+
 def checked_notes(notes: str | None) -> str:
-    """The notes of a version, required and never empty, with plain line ends: what is written is what is read back."""
+    """Return the notes of a version, never empty, with plain line ends: what is written is what is read back."""
     text = "\n".join((notes or "").splitlines()).strip()
     if not text:
         raise StoreError('a version needs notes; say what changed with --notes "…"')
@@ -57,9 +78,10 @@ def checked_notes(notes: str | None) -> str:
 
 
 def add_entry(changelog: str | None, version: Version, notes: str, today: date | None = None) -> str:
-    """The changelog with this version on top of all others. An entry that an interrupted publish left for it is replaced.
+    """Return the changelog with this version on top of all others.
 
-    Text above the first version heading, such as a hand-written introduction, stays where it is.
+    An entry that an interrupted publish left for it is replaced. Text above the first version heading, such as a hand-written
+    introduction, stays where it is.
 
     >>> print(add_entry(None, Version(1, 0, 0), "First release.", date(2026, 1, 2)))
     # Changelog
@@ -76,12 +98,18 @@ def add_entry(changelog: str | None, version: Version, notes: str, today: date |
 
 
 def changelog_notes(changelog: str) -> dict[str, str]:
-    """Notes by version tag, in the changelog's order."""
+    """Map version tags to notes, in the changelog's order."""
     return {tag: text.partition("\n")[2].strip() for tag, text in _parts(changelog)[1]}
 
 
+def notes_in(folder: Path) -> dict[str, str]:
+    """Map version tags to notes as the folder's CHANGELOG.md has them; without one there are none."""
+    path = folder / CHANGELOG_NAME
+    return changelog_notes(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _parts(changelog: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands above the first version, and the (tag, whole text) of each version, top first."""
+    """Split into what stands above the first version, and the (tag, whole text) of each version, top first."""
     marks = list(_HEADING.finditer(changelog))
     starts = [mark.start() for mark in marks]
     head = changelog[: starts[0]] if starts else changelog

@@ -1,35 +1,36 @@
 """Bulk scoring: any number of images into Parquet shards, over any number of processes, resumable wherever it was cut off.
 
-Rows are numbered by the source; shard s holds rows s * size .. (s + 1) * size - 1 and belongs to process s modulo their
-number. A shard appears whole or not at all, so a run that was killed is simply started again, with as many processes as
-you like: no row is lost, none is there twice. Nothing is exchanged between processes. A file that cannot be read is a row
-with an error.
+Rows are numbered by their source (`rows.open_rows`); shard s holds rows s * size .. (s + 1) * size - 1 and belongs to process s
+modulo their number. A shard appears whole or not at all, so a run that was killed is simply started again, with as many
+processes as you like: no row is lost, none is there twice. Nothing is exchanged between processes. A file that cannot be
+read is a row with an error.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from lesion_hub.config import Options
-from lesion_hub.errors import ImageError
-from lesion_hub.inference.framing import Framing
-from lesion_hub.inference.inputs import OpenedImage, open_image
-from lesion_hub.inference.options import PredictOptions
-from lesion_hub.inference.predictor import Predictor
-from lesion_hub.inference.reading import in_chunks
+from lesion_hub.errors import DataError, ImageError
+from lesion_hub.files import read_json, remove_leftovers, write_bytes, write_json
+from lesion_hub.inference.predictor import PredictOptions, Predictor, in_chunks
+from lesion_hub.inference.preprocess import OpenedImage, open_image
 from lesion_hub.inference.results import Prediction
 from lesion_hub.inference.rows import Row, RowSource
-from lesion_hub.inference.shards import ShardFolder
+from lesion_hub.progress import Progress
 
-Progress = Callable[[int, int | None], None]
+SCORES_NAME = "scores.json"
+_SHARD = re.compile(r"shard-(\d{6})\.parquet")
 
 
 class ScoreOptions(Options):
@@ -56,7 +57,10 @@ class Process:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What one process did: rows it scored, how many of them have an error, and rows that stood there before."""
+    """What one process did: rows it scored, how many of them have an error, and rows of its own that were there before.
+
+    ``complete`` says whether all shards are there, those of other processes too.
+    """
 
     folder: str
     scored: int
@@ -68,7 +72,7 @@ class ScoreReport:
         return asdict(self)
 
 
-def score(
+def score_in_bulk(
     model: Predictor,
     source: RowSource,
     out: str | Path,
@@ -81,97 +85,64 @@ def score(
 
     Args:
         model: the predictor, on the device where it shall work.
-        source: rows (see ``rows.rows_of``), walked without decoding those of other processes.
+        source: rows (see ``open_rows``), walked without decoding those of other processes.
         out: folder of the shards; one that holds another run's is refused.
         options: batch and shard sizes, views.
         process: this process's rank among those that share the work.
         progress: called with (rows done here, rows in all or None).
 
-    >>> score(model, rows_of("images/"), "scores/").complete  # doctest: +SKIP
+    >>> score_in_bulk(model, open_rows("images/"), "scores/").complete  # doctest: +SKIP
     True
     """
     chosen, mine = options or ScoreOptions(), process or Process()
+    size = chosen.shard_size
     folder = ShardFolder(out)
     folder.claim(_manifest(model, source, chosen))
     done = folder.done()
-    walk = _Walk(source, chosen.shard_size, lambda shard: shard % mine.count == mine.rank and shard not in done)
-    writer = _ShardWriter(folder, chosen.shard_size, _schema(model))
-    predict = PredictOptions(tta=chosen.tta, batch_size=chosen.batch_size)
-    for chunk in in_chunks(walk, partial(_open, framings=model.framings), chosen.batch_size):
-        writer.add(_records(model, chunk, predict))
-        if progress:
-            progress(writer.rows, source.total)
-    writer.flush()
-    shards = -(-walk.seen // chosen.shard_size)
-    whole = folder.done() >= set(range(shards))
-    return ScoreReport(str(folder.root), writer.rows, writer.errors, walk.skipped_done(done, mine), whole)
+    seen = 0
 
-
-@dataclass
-class _Walk:
-    """Those rows of a source that lie in wanted shards; counts all it passes."""
-
-    source: Iterable[Row]
-    size: int
-    wanted: Callable[[int], bool]
-    seen: int = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self.source:
-            self.seen = row.index + 1
-            if self.wanted(row.index // self.size):
+    def wanted() -> Iterator[Row]:
+        nonlocal seen
+        for row in source:
+            seen = row.index + 1
+            shard = row.index // size
+            if shard % mine.count == mine.rank and shard not in done:
                 yield row
 
-    def skipped_done(self, done: set[int], process: Process) -> int:
-        """Rows of this process that were there before."""
-        own = [shard for shard in done if shard % process.count == process.rank]
-        return sum(max(0, min(self.seen - shard * self.size, self.size)) for shard in own)
+    def opened(row: Row) -> tuple[Row, OpenedImage | None, str | None]:
+        try:
+            return row, open_image(row.image, framings), None
+        except ImageError as error:
+            return row, None, str(error)
+
+    framings, schema = model.framings, _schema(model)
+    predict = PredictOptions(tta=chosen.tta, batch_size=chosen.batch_size)
+    scored = errors = 0
+    pending: list[dict[str, Any]] = []
+    for chunk in in_chunks(wanted(), opened, chosen.batch_size):
+        readable = [(image, row.patient) for row, image, _ in chunk if image is not None]
+        predictions = iter(model.predict_opened([image for image, _ in readable], predict, [known for _, known in readable]))
+        pending += [_record(row, error, None if image is None else next(predictions)) for row, image, error in chunk]
+        scored += len(chunk)
+        errors += len(chunk) - len(readable)
+        # Batches fill shards exactly (see ScoreOptions), so none reaches over the end of one.
+        if len(pending) == size:
+            folder.write(pending[0]["index"] // size, pending, schema)
+            pending = []
+        if progress:
+            progress(scored, source.total)
+    if pending:
+        folder.write(pending[0]["index"] // size, pending, schema)
+
+    own = [shard for shard in done if shard % mine.count == mine.rank]
+    already_there = sum(max(0, min(seen - shard * size, size)) for shard in own)
+    complete = folder.done() >= set(range(-(-seen // size)))
+    return ScoreReport(str(folder.root), scored, errors, already_there, complete)
 
 
-@dataclass(frozen=True)
-class _OpenedRow:
-    row: Row
-    image: OpenedImage | None
-    error: str | None = None
-
-
-def _open(row: Row, framings: Iterable[Framing]) -> _OpenedRow:
-    try:
-        return _OpenedRow(row, open_image(row.image, framings))
-    except ImageError as error:
-        return _OpenedRow(row, None, str(error))
-
-
-class _ShardWriter:
-    """Collects records and writes each shard when its last row has come. Chunks never reach over the end of a shard."""
-
-    def __init__(self, folder: ShardFolder, size: int, schema: pa.Schema) -> None:
-        self.folder, self.size, self.schema = folder, size, schema
-        self.rows = self.errors = 0
-        self._pending: list[Mapping[str, Any]] = []
-
-    def add(self, records: list[dict[str, Any]]) -> None:
-        self.rows += len(records)
-        self.errors += sum(record["error"] is not None for record in records)
-        self._pending += records
-        if len(self._pending) == self.size:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._pending:
-            self.folder.write(self._pending[0]["index"] // self.size, self._pending, self.schema)
-            self._pending = []
-
-
-def _records(model: Predictor, chunk: list[_OpenedRow], options: PredictOptions) -> list[dict[str, Any]]:
-    opened = [(item.image, item.row.patient) for item in chunk if item.image is not None]
-    predictions = iter(model.predict_opened([image for image, _ in opened], options, [patient for _, patient in opened]))
-    return [_record(item, next(predictions) if item.image is not None else None) for item in chunk]
-
-
-def _record(item: _OpenedRow, prediction: Prediction | None) -> dict[str, Any]:
-    row = item.row
-    record = {"index": row.index, "image_id": row.image_id, "truth": row.truth, "group": row.group, "error": item.error}
+def _record(row: Row, error: str | None, prediction: Prediction | None) -> dict[str, Any]:
+    """Return a row of a shard: of an image that cannot be read, the error alone."""
+    record = {"index": row.index, "image_id": row.image_id, "truth": row.truth, "group": row.group, "error": error}
     if prediction is None:
         return record
     return {
@@ -186,6 +157,7 @@ def _record(item: _OpenedRow, prediction: Prediction | None) -> dict[str, Any]:
 
 
 def _schema(model: Predictor) -> pa.Schema:
+    """Return the columns of a shard, which are the keys of ``_record``."""
     return pa.schema(
         [
             ("index", pa.int64()),
@@ -200,7 +172,7 @@ def _schema(model: Predictor) -> pa.Schema:
 
 
 def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dict[str, Any]:
-    """What makes two runs the same work; the batch size is not part of it."""
+    """List all that must be equal for a run to be continued; the batch size need not be."""
     return {
         "format_version": 1,
         "model": model.name,
@@ -215,7 +187,7 @@ def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dic
 
 
 def weights_fingerprint(model: Predictor) -> str:
-    """Hex sha256 over all members' weights and how they are combined."""
+    """Hash all members' weights and how they are combined: 64 hex digits of sha256."""
     combination = model.combination
     digest = hashlib.sha256(repr((combination.weights, combination.combine, combination.temperature)).encode())
     for member in model.members:
@@ -224,3 +196,53 @@ def weights_fingerprint(model: Predictor) -> str:
             digest.update(key.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ shards
+
+
+class ShardFolder:
+    """Shards of equal size, numbered from 0; the last one may be shorter."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+
+    def claim(self, manifest: Mapping[str, Any]) -> None:
+        """Write the run's manifest into the folder, or continue the run whose manifest is there; another run's is refused."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.root}: cannot be made ({error.strerror}); choose another folder") from None
+        path = self.root / SCORES_NAME
+        if not path.is_file():
+            if self.done():
+                raise DataError(f"{self.root}: holds shards without {SCORES_NAME}; choose another folder")
+            write_json(path, manifest)
+            return
+        held = read_json(path)
+        differing = sorted(key for key in {*held, *manifest} if held.get(key) != manifest.get(key))
+        if differing:
+            raise DataError(f"{self.root}: holds scores of another run ({differing[0]} differs); choose another folder")
+
+    def path(self, shard: int) -> Path:
+        return self.root / f"shard-{shard:06d}.parquet"
+
+    def done(self) -> set[int]:
+        """List the numbers of the shards that are there."""
+        found = (_SHARD.fullmatch(entry.name) for entry in self.root.iterdir())
+        return {int(match.group(1)) for match in found if match}
+
+    def write(self, shard: int, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+        """Write a shard whole or not at all; what an earlier killed writer left of it is removed."""
+        path = self.path(shard)
+        remove_leftovers(self.root, path.name)
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+        write_bytes(path, buffer.getvalue())
+
+    def table(self) -> pa.Table:
+        """Read all rows, in the source's order."""
+        paths = [self.path(shard) for shard in sorted(self.done())]
+        if not paths:
+            raise DataError(f"{self.root}: holds no shard; score into it first")
+        return pa.concat_tables([pq.read_table(path) for path in paths])

@@ -1,15 +1,22 @@
-"""Making an ensemble of published models: a folder of its own that pins every member by version and sha256."""
+"""Making an ensemble of published models: pin the members, fit how they are combined, write the folder.
+
+`pin_member` fixes each member's version and sha256; `fit_ensemble` fits weights and a temperature to validation data, which
+is optional; `create_ensemble` writes the folder, ready to be evaluated and published.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from lesion_hub.config import (
-    MEMBER_REVISION,
     DataSource,
     EnsembleConfig,
     EnsembleMember,
@@ -19,46 +26,143 @@ from lesion_hub.config import (
     dump_json,
     validated,
 )
-from lesion_hub.errors import ConfigError, StoreError
-from lesion_hub.hub.atomic import write_text
+from lesion_hub.errors import ConfigError, DataError, StoreError
+from lesion_hub.files import json_text, write_json, write_text
 from lesion_hub.hub.format import read_model
-from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, is_ensemble, load_config
+from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, load_config
 from lesion_hub.hub.licences import strictest
-from lesion_hub.hub.store import Resolved, resolve_published
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.fitting import Fit
-from lesion_hub.inference.members import Member
+from lesion_hub.hub.store import Resolved, resolve_pinned
+from lesion_hub.inference.members import SMALLEST_PROBABILITY, Combination, Combine, Member, Probabilities
+from lesion_hub.inference.predictor import Predictor
+from lesion_hub.inference.rows import RowSource
+from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace, label_space
+
+_DECIMALS = 4
+
+
+# ------------------------------------------------------------------------------------------------ members
 
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """A published model that shall become a member: where it stands and what its config says."""
+    """A published model that shall become a member: its folder and version, and its config."""
 
     found: Resolved
     config: ModelConfig
 
     @property
     def pin(self) -> EnsembleMember:
+        """What ``ensemble.json`` says of the member."""
         digest = self.config.lesion_hub.weights_sha256
         return EnsembleMember(name=self.found.name, revision=str(self.found.revision), weights_sha256=digest)
 
     def load(self) -> Member:
-        """The member itself, its weights checked."""
+        """Load the member, its weights checked."""
         return Member(self.found.name, read_model(self.found.folder)[0])
 
 
 def pin_member(name: str, *, registry: str | Path | None = None, token: str | None = None) -> PinnedModel:
-    """Find ``name`` or ``name@v1.0.0``; without a version the highest is taken, and pinned."""
-    plain, _, revision = name.partition("@")
-    found = resolve_published(plain, revision or None, registry=registry, token=token)
-    if not MEMBER_REVISION.fullmatch(str(found.revision)):
-        raise StoreError(f"{plain}: has no published version to pin; publish one, or name a commit ({plain}@<40 hex digits>)")
-    if is_ensemble(found.folder):
-        raise ConfigError(f"{plain}: is an ensemble itself; name its members instead")
+    """Find ``name`` or ``name@v1.0.0``; without a version the highest is taken, and pinned. An ensemble is refused."""
+    found = resolve_pinned(name, registry=registry, token=token)
     config = load_config(found.folder)
-    assert isinstance(config, ModelConfig)
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"{found.name}: is an ensemble itself; name its members instead")
     return PinnedModel(found, config)
+
+
+# ------------------------------------------------------------------------------------------------ weights and temperature
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted weights and temperature, and the negative log-likelihoods (nats per image) that speak for them.
+
+    ``probabilities`` (N, C) and ``labels`` (N,) are the ensemble's on the fitting data, for choosing operating points.
+    """
+
+    weights: tuple[float, ...]
+    temperature: float
+    images: int
+    nll: float
+    nll_equal_weights: float
+    nll_by_member: dict[str, float]
+    probabilities: Probabilities = field(repr=False, compare=False)
+    labels: NDArray[np.int64] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, without the predictions."""
+        return {key: value for key, value in asdict(self).items() if key not in ("probabilities", "labels")}
+
+
+def fit_ensemble(
+    members: Sequence[Member],
+    source: RowSource,
+    *,
+    space: LabelSpace | None = None,
+    combine: Combine = "probabilities",
+    progress: Progress | None = None,
+) -> Fit:
+    """Score validation images with every member and fit how they are combined. Rows without a known label are left out."""
+    equal = Combination.of([m.space for m in members], [1 / len(members)] * len(members), space=space, combine=combine)
+    rows = [row for row in source if row.truth is not None and row.truth in equal.space]
+    if not rows:
+        raise DataError(f"no image has a label of {equal.space.name!r}; fit on labelled validation data of that space")
+    predictor = Predictor(members, equal)
+    patients = [row.patient for row in rows]
+    found = [p.members for p in predictor.stream([row.image for row in rows], metadata=patients, progress=progress)]
+    by_member = [np.array([list(own[member.name].values()) for own in found]) for member in members]
+    labels = np.array([equal.space.index(str(row.truth)) for row in rows])
+    return fit_combination([member.name for member in members], equal, by_member, labels)
+
+
+def fit_combination(
+    names: Sequence[str], equal: Combination, by_member: Sequence[Probabilities], labels: NDArray[np.int64]
+) -> Fit:
+    """Minimise the negative log-likelihood over the weights' simplex and the temperature.
+
+    Args:
+        names: the members' names.
+        equal: how they are combined before fitting: space, maps and mode are kept.
+        by_member: each member's (N, C_m) probabilities.
+        labels: (N,) truth in ``equal.space``.
+    """
+
+    def combination(values: NDArray[np.float64], decimals: int | None = None) -> Combination:
+        odds = np.exp(values[:-1] - values[:-1].max())
+        weights, temperature = odds / odds.sum(), float(np.exp(values[-1]))
+        if decimals is not None:
+            # Weights a person can read, that still sum to 1: the largest takes the rest.
+            weights, temperature = weights.round(decimals), round(temperature, decimals)
+            weights[weights.argmax()] += round(1 - weights.sum(), decimals)
+        return Combination(equal.space, equal.maps, tuple(map(float, weights)), equal.combine, temperature)
+
+    start = np.zeros(len(names) + 1)
+    bounds = [(-8.0, 8.0)] * len(names) + [(-2.0, 2.0)]
+    best = minimize(lambda v: _nll(combination(v)(by_member), labels), start, method="L-BFGS-B", bounds=bounds)
+    chosen = combination(best.x, _DECIMALS)
+    probabilities = chosen(by_member)
+    return Fit(
+        weights=chosen.weights,
+        temperature=chosen.temperature,
+        images=len(labels),
+        nll=_nll(probabilities, labels),
+        nll_equal_weights=_nll(equal(by_member), labels),
+        nll_by_member={
+            name: _nll(mapping.probabilities(rows), labels)
+            for name, mapping, rows in zip(names, equal.maps, by_member, strict=True)
+        },
+        probabilities=probabilities,
+        labels=labels,
+    )
+
+
+def _nll(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
+    """Compute the mean negative log-likelihood, in nats per image."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY)).mean())
+
+
+# ------------------------------------------------------------------------------------------------ the folder
 
 
 def create_ensemble(
@@ -67,7 +171,7 @@ def create_ensemble(
     *,
     weights: Sequence[float] | None = None,
     fit: Fit | None = None,
-    combine: Literal["probabilities", "logits"] = "probabilities",
+    combine: Combine = "probabilities",
     temperature: float = 1.0,
     space: LabelSpace | str | None = None,
     operating_points: Mapping[str, OperatingPoint] | None = None,
@@ -80,7 +184,7 @@ def create_ensemble(
         out: new folder; its name becomes the card's title.
         members: registry names or Hub ids, each with ``@version`` where the highest is not meant.
         weights: one each, summing to 1; None takes those of ``fit``, else equal ones.
-        fit: weights and temperature fitted on validation data (``fitting.fit_ensemble``).
+        fit: weights and temperature fitted on validation data (``fit_ensemble``).
         combine: the weighted mean of ``probabilities``, or of ``logits``.
         temperature: divides the log of the mean; ``fit``'s own where that is given.
         space: label space to answer in; None is the finest that every member maps into.
@@ -98,27 +202,17 @@ def create_ensemble(
     ]
     if not pinned:
         raise ConfigError("an ensemble needs members; name at least one published model")
+    if weights is not None and fit is not None:
+        raise ConfigError("give weights or fit them, not both")
+    if weights is None:
+        weights = fit.weights if fit else [1 / len(pinned)] * len(pinned)
     combination = Combination.of(
         [member.config.space for member in pinned],
-        _weights(len(pinned), weights, fit),
+        weights,
         space=label_space(space) if isinstance(space, str) else space,
         combine=combine,
         temperature=fit.temperature if fit else temperature,
     )
-    config = _config(folder.name, pinned, combination, operating_points or {})
-    _write(folder, config, pinned, fit)
-    return config
-
-
-def _weights(count: int, weights: Sequence[float] | None, fit: Fit | None) -> Sequence[float]:
-    if weights is not None and fit is not None:
-        raise ConfigError("give weights or fit them, not both")
-    return weights if weights is not None else fit.weights if fit else [1 / count] * count
-
-
-def _config(
-    name: str, pinned: Sequence[PinnedModel], combination: Combination, points: Mapping[str, OperatingPoint]
-) -> EnsembleConfig:
     facts = {
         "label_space": combination.space.name,
         "label_names": combination.space.labels,
@@ -126,14 +220,23 @@ def _config(
         "weights": combination.weights,
         "combine": combination.combine,
         "temperature": combination.temperature,
-        "operating_points": dict(points),
-        "training": _training(name, pinned),
+        "operating_points": dict(operating_points or {}),
+        "training": _united_training(folder.name, pinned),
     }
-    return validated(EnsembleConfig, facts, ENSEMBLE_NAME)
+    config = validated(EnsembleConfig, facts, ENSEMBLE_NAME)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / METRICS_NAME, {"ensemble_fit": fit.to_dict()} if fit else {})
+    write_text(folder / SPLIT_NAME, _common_split(pinned))
+    if config.training is not None:
+        write_text(folder / CARD_NAME, _provisional_card(folder.name, config, config.training))
+    # The last one: a folder that was interrupted is no ensemble.
+    write_text(folder / ENSEMBLE_NAME, dump_json(config))
+    return config
 
 
-def _training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:
-    """The members' data together: their licences bind the ensemble."""
+def _united_training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:
+    """Unite the members' training data, whose licences bind the ensemble; None where a member's are not known."""
     known = [member.config.lesion_hub.training for member in pinned]
     sources: dict[tuple[str | None, ...], DataSource] = {
         (source.name, source.revision, source.through): source for training in known if training for source in training.data
@@ -144,27 +247,17 @@ def _training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:
     return Training(recipe=name, data=tuple(sources.values()), split_hash=hashes.pop() if len(hashes) == 1 else None)
 
 
-def _write(folder: Path, config: EnsembleConfig, pinned: Sequence[PinnedModel], fit: Fit | None) -> None:
-    """``ensemble.json`` comes last: a folder that was interrupted is no ensemble."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / METRICS_NAME, _json({"ensemble_fit": fit.to_dict()} if fit else {}))
-    write_text(folder / SPLIT_NAME, _split(pinned))
-    if config.training is not None:
-        write_text(folder / CARD_NAME, _provisional_card(folder.name, config, config.training))
-    write_text(folder / ENSEMBLE_NAME, dump_json(config))
-
-
-def _split(pinned: Sequence[PinnedModel]) -> str:
-    """The members' common split where they share one, else each member's own by name."""
+def _common_split(pinned: Sequence[PinnedModel]) -> str:
+    """Return the text of the members' common split where they share one, else of each member's own by name."""
     files = {member.found.name: member.found.folder / SPLIT_NAME for member in pinned}
     texts = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
     if len(texts) == len(files) and len(set(texts.values())) == 1:
         return next(iter(texts.values()))
-    return _json({"members": {name: json.loads(text) for name, text in texts.items()}})
+    return json_text({"members": {name: json.loads(text) for name, text in texts.items()}})
 
 
 def _provisional_card(name: str, config: EnsembleConfig, training: Training) -> str:
-    """A card that claims nothing, until an evaluation fills in the real one."""
+    """Write a card that claims nothing, until an evaluation fills in the real one."""
     members = "\n".join(
         f"- {member.name} {member.revision}, weight {weight:g}"
         for member, weight in zip(config.members, config.weights, strict=True)
@@ -173,7 +266,3 @@ def _provisional_card(name: str, config: EnsembleConfig, training: Training) -> 
         f"---\nlicense: {strictest(source.license for source in training.data)}\nlibrary_name: lesion-hub\n---\n\n"
         f"# {name}\n\n**Not a medical device.** An ensemble that has not been evaluated yet.\n\n{members}\n"
     )
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""``from_pretrained``: a folder, a registry name or a Hub id to a Predictor."""
+"""``from_pretrained`` makes a Predictor of a folder, a registry name or a Hub id."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import is_ensemble
-from lesion_hub.hub.store import Resolved, resolve, resolve_published
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.members import Member
+from lesion_hub.hub.store import resolve, resolve_members
+from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
 
 
@@ -36,39 +35,34 @@ def from_pretrained(
     >>> model = from_pretrained("ham10000-trio", revision="v1.0.0")  # doctest: +SKIP
     """
     found = resolve(repo_or_path, revision, registry=registry, token=token)
-    predictor = _ensemble(found, registry, token) if is_ensemble(found.folder) else _model(found)
-    return predictor.to(device)
+    if not is_ensemble(found.folder):
+        classifier, config = read_model(found.folder)
+        points = config.lesion_hub.operating_points
+        return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision).to(device)
 
-
-def _model(found: Resolved) -> Predictor:
-    classifier, config = read_model(found.folder)
-    points = config.lesion_hub.operating_points
-    return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision)
-
-
-def _ensemble(found: Resolved, registry: str | Path | None, token: str | None) -> Predictor:
-    config = load_ensemble_config(found.folder)
-    members = [_member(found, member, registry, token) for member in config.members]
+    ensemble = load_ensemble_config(found.folder)
+    places = resolve_members(found, registry=registry, token=token)
+    members = [_load_member(found.name, pin, place.folder) for pin, place in zip(ensemble.members, places, strict=True)]
     combination = Combination.of(
         [member.space for member in members],
-        config.weights,
-        space=config.space,
-        combine=config.combine,
-        temperature=config.temperature,
+        ensemble.weights,
+        space=ensemble.space,
+        combine=ensemble.combine,
+        temperature=ensemble.temperature,
     )
-    return Predictor(members, combination, config.operating_points, name=found.name, revision=found.revision)
+    points = ensemble.operating_points
+    return Predictor(members, combination, points, name=found.name, revision=found.revision).to(device)
 
 
-def _member(found: Resolved, pinned: EnsembleMember, registry: str | Path | None, token: str | None) -> Member:
-    """A member exactly as pinned; one that is missing or differs is an error that names it."""
+def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
+    """Load a member exactly as pinned; one that is broken or differs is an error that names it."""
     try:
-        place = resolve_published(pinned.name, pinned.revision, registry=registry, token=token)
-        classifier, config = read_model(place.folder)
+        classifier, config = read_model(folder)
     except LesionHubError as error:
-        raise StoreError(f"{found.name}: member {pinned.name} {pinned.revision} cannot be loaded: {error}") from None
+        raise StoreError(f"{ensemble}: member {pinned.name} {pinned.revision} cannot be loaded: {error}") from None
     if config.lesion_hub.weights_sha256 != pinned.weights_sha256:
         raise StoreError(
-            f"{found.name}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
+            f"{ensemble}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
     return Member(pinned.name, classifier)

@@ -1,18 +1,30 @@
-"""A member: one classifier with its name and its own preprocessing."""
+"""The members of a predictor, each a classifier with its own preprocessing, and how their probabilities become one answer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import entr, softmax
 from torch import Tensor
 
-from lesion_hub.inference.framing import Framing, Normalisation, Pixels
+from lesion_hub.errors import ConfigError
+from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
-from lesion_hub.taxonomy import LabelSpace
+from lesion_hub.taxonomy import LabelMap, LabelSpace, finest_common
+
+Probabilities: TypeAlias = NDArray[np.float64]
+Combine: TypeAlias = Literal["probabilities", "logits"]
+
+SMALLEST_PROBABILITY = 1e-12
+"""What a probability of zero counts as where its logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +47,91 @@ class Member:
         config = self.classifier.input_config
         return Normalisation(config.mean, config.std)
 
-    def batch(self, crops: Sequence[Pixels]) -> Tensor:
-        """N crops by this member's framing to its (N, 3, H, W) batch, on its device and in its dtype."""
-        return self.normalisation(crops, self.classifier.device, self.classifier.dtype)
+    def batch(self, opened: Sequence[OpenedImage]) -> Tensor:
+        """Normalise N opened images into this member's (N, 3, H, W) batch, on its device and in its dtype."""
+        return self._normalised([image.crops[self.framing] for image in opened])
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB images to the (N, 3, H, W) batch that this member takes, on its device and in its dtype."""
-        return self.batch([self.framing.crop(image) for image in images])
+        """Crop and normalise N RGB images into the (N, 3, H, W) batch that this member takes."""
+        return self._normalised([self.framing.crop(image) for image in images])
 
-    @torch.inference_mode()
-    def logits(self, images: Sequence[Image.Image], metadata: Tensor | None = None) -> Tensor:
-        """(N, C) float32 logits on the CPU; their softmax is calibrated."""
-        return self.score(self.prepare(images), metadata).cpu()
+    def _normalised(self, crops: Sequence[Pixels]) -> Tensor:
+        return self.normalisation(crops, self.classifier.device, self.classifier.dtype)
 
     @torch.inference_mode()
     def score(self, batch: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """(N, 3, H, W) prepared images to (N, C) float32 logits on the member's device."""
+        """Score an (N, 3, H, W) batch: (N, C) float32 logits on the member's device; their softmax is calibrated."""
         known = None if metadata is None else metadata.to(batch)
         return self.classifier(batch, known).float()
 
+    @torch.inference_mode()
+    def logits(self, images: Sequence[Image.Image], metadata: Tensor | None = None) -> Tensor:
+        """Prepare and score N RGB images: (N, C) float32 logits on the CPU."""
+        return self.score(self.prepare(images), metadata).cpu()
+
     def ready(self) -> Member:
-        """Evaluation mode, and weights in channels-last memory, which convolutions run faster in; values stay as they are."""
+        """Set evaluation mode, and lay weights out channels-last, which convolutions run faster in; values stay as they are."""
         self.classifier.eval().to(memory_format=torch.channels_last)
         return self
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The weighted mean of members' probabilities in their finest common space, then tempered.
+
+    ``combine="logits"`` takes the weighted mean of log-probabilities instead. The temperature divides the log of the mean.
+    """
+
+    space: LabelSpace
+    maps: tuple[LabelMap, ...]
+    weights: tuple[float, ...]
+    combine: Combine = "probabilities"
+    temperature: float = 1.0
+
+    @classmethod
+    def single(cls, space: LabelSpace) -> Combination:
+        """Return the combination of a single member, whose probabilities stay as they are."""
+        return cls(space, (space.map_to(space),), (1.0,))
+
+    @classmethod
+    def of(
+        cls,
+        spaces: Sequence[LabelSpace],
+        weights: Sequence[float],
+        *,
+        space: LabelSpace | None = None,
+        combine: Combine = "probabilities",
+        temperature: float = 1.0,
+    ) -> Combination:
+        """Check the weights, and map every space to the common one (``space``, else the finest); a mistake is one line."""
+        if len(weights) != len(spaces) or any(w < 0 for w in weights) or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
+            raise ConfigError(f"weights {list(weights)} must be {len(spaces)} numbers from 0 up that sum to 1")
+        target = space or finest_common(spaces)
+        return cls(target, tuple(s.map_to(target) for s in spaces), tuple(weights), combine, temperature)
+
+    def __call__(self, by_member: Sequence[Probabilities]) -> Probabilities:
+        """Combine the members' (N, C_m) probabilities into the ensemble's (N, C)."""
+        mapped = [m.probabilities(p) for m, p in zip(self.maps, by_member, strict=True)]
+        if self.combine == "logits":
+            logs = sum(w * np.log(np.maximum(p, SMALLEST_PROBABILITY)) for w, p in zip(self.weights, mapped, strict=True))
+            return np.asarray(softmax(np.asarray(logs) / self.temperature, axis=-1))
+        mean = np.asarray(sum(w * p for w, p in zip(self.weights, mapped, strict=True)))
+        if self.temperature == 1.0:
+            return mean
+        return np.asarray(softmax(np.log(np.maximum(mean, SMALLEST_PROBABILITY)) / self.temperature, axis=-1))
+
+    def disagreement(self, by_member: Sequence[Probabilities]) -> Probabilities | None:
+        """Measure how far apart the members are, (N,) in [0, 1]; None for a single one.
+
+        The Jensen-Shannon divergence of the members' mapped probabilities under their weights, as a share of the largest
+        value it could take (the entropy of the weights): 0 where all say the same, 1 where each is certain of another label.
+        """
+        if len(self.weights) == 1:
+            return None
+        weights = np.asarray(self.weights)
+        mapped = np.stack([m.probabilities(p) for m, p in zip(self.maps, by_member, strict=True)])
+        mean = np.einsum("m,mnc->nc", weights, mapped)
+        spread = entr(mean).sum(axis=-1) - np.einsum("m,mn->n", weights, entr(mapped).sum(axis=-1))
+        largest = float(entr(weights).sum())
+        # With all the weight on one member there is nobody to disagree with.
+        return np.clip(spread / largest, 0.0, 1.0) if largest > SMALLEST_PROBABILITY else np.zeros(len(mean))

@@ -1,35 +1,86 @@
-"""Predictor: what ``from_pretrained`` returns, one model or an ensemble alike."""
+"""Predictor: images in, predictions out, for one model and for an ensemble alike.
+
+A chunk of images is opened and cropped by several threads (`in_chunks`, `preprocess.open_image`), every member makes one
+forward pass per orientation, `members.Combination` makes one answer of theirs, and, where a map is asked for, the same
+passes are explained (`attribution`). What comes out is a `results.Prediction` per image.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import fields
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
-from lesion_hub.config import OperatingPoint, validated
+from lesion_hub.config import OperatingPoint, Options, validated
 from lesion_hub.errors import ConfigError
-from lesion_hub.inference.attribution.targets import select
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.engine import Answers, answer
-from lesion_hub.inference.framing import Framing
-from lesion_hub.inference.inputs import ImageInput, OpenedImage, is_single, open_image
-from lesion_hub.inference.members import Member
-from lesion_hub.inference.options import PredictOptions
-from lesion_hub.inference.patients import Patient, encode_patients
-from lesion_hub.inference.reading import in_chunks
-from lesion_hub.inference.results import CasePrediction, Prediction
+from lesion_hub.inference.attribution import (
+    METHODS,
+    Evidence,
+    averaged,
+    draw_maps,
+    member_labels,
+    target_labels,
+)
+from lesion_hub.inference.members import Combination, Member, Probabilities
+from lesion_hub.inference.preprocess import (
+    ORIENTATIONS,
+    Framing,
+    ImageInput,
+    OpenedImage,
+    Orientation,
+    Patient,
+    encode_patients,
+    is_single,
+    open_image,
+    orientations,
+)
+from lesion_hub.inference.results import CasePrediction, Explanation, Prediction
 from lesion_hub.models import LesionClassifier
-from lesion_hub.taxonomy import LabelSpace, label_space
+from lesion_hub.progress import Progress
+from lesion_hub.taxonomy import LabelSpace, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Progress = Callable[[int, int | None], None]
+_Source = TypeVar("_Source")
+_Opened = TypeVar("_Opened")
+
+
+class PredictOptions(Options):
+    """How to predict; checked before any image is touched.
+
+    ``explain`` names an attribution method, None draws no map; ``target`` is the label it is about, None the most probable
+    one. ``tta`` in 1..8 is the number of mirrored and turned views that are averaged. ``top`` is how many labels the
+    result shows. ``batch_size`` images at most are in memory at a time.
+    """
+
+    explain: str | None = None
+    target: str | None = None
+    tta: Annotated[int, Field(ge=1, le=len(ORIENTATIONS))] = 1
+    top: Annotated[int, Field(ge=1)] = 3
+    batch_size: Annotated[int, Field(ge=1)] = 32
+
+    @field_validator("explain")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in METHODS:
+            raise ValueError(f"unknown attribution method {value!r}; {nearest(value, METHODS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _target_is_of_a_map(self) -> PredictOptions:
+        if self.target is not None and self.explain is None:
+            raise ValueError(f"target {self.target!r} is what a map is about, and none is asked for; add explain='gradcam'")
+        return self
 
 
 class PredictArguments(TypedDict, total=False):
@@ -69,11 +120,13 @@ class Predictor:
         self.operating_points = dict(operating_points or {})
         self.name = name
         self.revision = revision
-        self._malignancy = _malignancy_column(combination.space)
+        mapping = self.space.malignancy_map
+        # (C,) ones where a label is malignant.
+        self._malignant = None if mapping is None else mapping.matrix[:, mapping.target.index("malignant")]
 
     @classmethod
     def of(cls, classifier: LesionClassifier, name: str = "model", **options: Any) -> Predictor:
-        """A predictor over a single classifier."""
+        """Make a predictor of a single classifier."""
         return cls([Member(name, classifier)], Combination.single(classifier.space), name=name, **options)
 
     @property
@@ -88,6 +141,13 @@ class Predictor:
     def framings(self) -> tuple[Framing, ...]:
         """The distinct ways in which the members resize and crop."""
         return tuple(dict.fromkeys(member.framing for member in self.members))
+
+    @property
+    def classifier(self) -> LesionClassifier:
+        """The only member's network; an ensemble has several, see ``members``."""
+        if len(self.members) != 1:
+            raise ConfigError(f"{self.name} is an ensemble of {len(self.members)}; take one of .members")
+        return self.members[0].classifier
 
     @overload
     def predict(self, images: ImageInput, **options: Unpack[PredictArguments]) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -136,21 +196,23 @@ class Predictor:
         progress: Progress | None = None,
         **options: Any,
     ) -> Iterator[Prediction]:
-        """``predict`` for any number of images, one answer at a time; memory holds two batches, whatever their number."""
+        """Predict any number of images, one answer at a time; memory holds two batches, whatever their number."""
         chosen = self._checked(options, "predict")
         total = len(images) if isinstance(images, Sized) else None
         patients = iter(metadata) if metadata is not None else None
         done = 0
         open_ = partial(open_image, framings=self.framings, keep=chosen.explain is not None)
         for chunk in in_chunks(images, open_, chosen.batch_size):
-            known = [_next(patients) for _ in chunk] if patients is not None else None
+            known = list(islice(patients, len(chunk))) if patients is not None else None
+            if known is not None and len(known) < len(chunk):
+                raise ConfigError("there are fewer metadata than images; give one mapping, or None, for each image")
             yield from self.predict_opened(chunk, chosen, known)
             done += len(chunk)
             if progress:
                 progress(done, total)
 
     def predict_case(self, images: Sequence[ImageInput], *, metadata: Patient | None = None, **options: Any) -> CasePrediction:
-        """One answer for several images of one lesion: the mean of their probabilities; maps are about the case's label.
+        """Give one answer for several images of one lesion: the mean of their probabilities; maps are about the case's label.
 
         >>> model = Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32))
         >>> len(model.predict_case([np.zeros((45, 60, 3), np.uint8)] * 2).images)
@@ -160,29 +222,35 @@ class Predictor:
         if is_single(images) or not images:
             raise ConfigError("a case is a list of one or more images of a lesion")
         opened = [open_image(image, self.framings, keep=chosen.explain is not None) for image in images]
-        answers = self._answer(opened, chosen, [metadata] * len(opened), one_case=True)
-        singles = tuple(self._results(answers, opened, chosen))
-        pooled = Answers(answers.combined.mean(0, keepdims=True), [rows.mean(0, keepdims=True) for rows in answers.by_member])
-        whole = self._prediction(0, pooled, chosen)
-        return CasePrediction(**{f.name: getattr(whole, f.name) for f in fields(whole)}, images=singles)
+        combined, by_member, explanations = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
+        singles = self._predictions(combined, by_member, chosen.top, opened, explanations)
+        means = [rows.mean(0, keepdims=True) for rows in by_member]
+        whole = self._predictions(combined.mean(0, keepdims=True), means, chosen.top)[0]
+        return CasePrediction(**vars(whole), images=tuple(singles))
 
     def predict_opened(
         self, opened: Sequence[OpenedImage], options: PredictOptions, metadata: Sequence[Patient | None] | None = None
     ) -> list[Prediction]:
         """Predict images that were opened for ``framings``, as one batch."""
-        return self._results(self._answer(opened, options, metadata), opened, options) if opened else []
+        if not opened:
+            return []
+        combined, by_member, explanations = self._score(opened, options, metadata)
+        return self._predictions(combined, by_member, options.top, opened, explanations)
 
     def embed(self, images: Any, batch_size: int = 32) -> NDArray[np.float32]:
-        """Pooled features before the classifier, side by side for the members of an ensemble.
+        """Compute the pooled features before the classifier, side by side for the members of an ensemble.
 
         Returns:
             (F,) float32 for one image, (N, F) for many.
         """
-        if is_single(images):
-            return self._features([open_image(images, self.framings)])[0]
-        chunks = in_chunks(images, partial(open_image, framings=self.framings), batch_size)
-        rows = [self._features(chunk) for chunk in chunks]
-        return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+        single = is_single(images)
+        rows = []
+        for chunk in in_chunks([images] if single else images, partial(open_image, framings=self.framings), batch_size):
+            with torch.inference_mode():
+                parts = [member.classifier.features(member.batch(chunk)).float().cpu() for member in self.members]
+                rows.append(torch.cat(parts, dim=1).numpy())
+        features = np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+        return np.asarray(features[0] if single else features)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Predictor:
         """Move every member."""
@@ -199,77 +267,129 @@ class Predictor:
             member.classifier.compile(**options)
         return self
 
-    @property
-    def classifier(self) -> LesionClassifier:
-        """The only member's network; an ensemble has several, see ``members``."""
-        if len(self.members) != 1:
-            raise ConfigError(f"{self.name} is an ensemble of {len(self.members)}; take one of .members")
-        return self.members[0].classifier
+    def __repr__(self) -> str:
+        names = ", ".join(member.name for member in self.members)
+        return f"Predictor({self.name!r}, revision={self.revision!r}, space={self.space.name!r}, members=[{names}])"
 
     def _checked(self, options: Mapping[str, Any], where: str) -> PredictOptions:
-        """The options of a call; a target that this model does not know raises before any image is opened."""
+        """Check the options of a call; a target that this model does not know raises before any image is opened."""
         chosen = validated(PredictOptions, options, where)
         if chosen.target is not None:
-            select(chosen.target, self.space)
+            target_labels(chosen.target, self.space)
         return chosen
 
-    def _answer(
+    def _score(
         self,
         opened: Sequence[OpenedImage],
         options: PredictOptions,
         metadata: Sequence[Patient | None] | None,
         *,
         one_case: bool = False,
-    ) -> Answers:
+    ) -> tuple[Probabilities, list[Probabilities], list[Explanation] | None]:
+        """Score N images: (N, C) combined, each member's (N, C_m), and an explanation each where ``options`` ask for it.
+
+        With ``one_case`` all explanations are about the label that is the most probable for all images together.
+        """
         patients = encode_patients(metadata)
-        return answer(self.members, self.combination, opened, options, patients, one_case=one_case)
+        scored = [_forward(member, opened, options, patients) for member in self.members]
+        by_member = [probabilities for probabilities, _ in scored]
+        combined = self.combination(by_member)
+        if options.explain is None:
+            return combined, by_member, None
 
-    @torch.inference_mode()
-    def _features(self, opened: Sequence[OpenedImage]) -> NDArray[np.float32]:
-        parts = [
-            member.classifier.features(member.batch([image.crops[member.framing] for image in opened])).float().cpu()
-            for member in self.members
+        if options.target is not None:
+            name, labels = target_labels(options.target, self.space)
+            names, selected = [name] * len(opened), np.tile(labels, (len(opened), 1))
+        else:
+            best = np.full(len(opened), combined.mean(axis=0).argmax()) if one_case else combined.argmax(axis=1)
+            names, selected = [self.labels[i] for i in best], np.eye(len(self.space), dtype=bool)[best]
+
+        sizes = [image.size for image in opened]
+        maps = [
+            draw_maps(METHODS[options.explain], passes, member_labels(selected, mapping), member.framing, sizes)
+            for member, (_, passes), mapping in zip(self.members, scored, self.combination.maps, strict=True)
         ]
-        return np.asarray(torch.cat(parts, dim=1).numpy())
+        explanations = []
+        for name, image, own in zip(names, opened, zip(*maps, strict=True), strict=True):
+            assert image.image is not None, "images to be explained are opened with keep=True"
+            heat = averaged(own, self.combination.weights)
+            by_name = {member.name: one for member, one in zip(self.members, own, strict=True)}
+            explanations.append(Explanation(options.explain, name, heat, by_name, image.image))
+        return combined, by_member, explanations
 
-    def _results(self, answers: Answers, opened: Sequence[OpenedImage], options: PredictOptions) -> list[Prediction]:
-        return [self._prediction(i, answers, options, image) for i, image in enumerate(opened)]
+    def _predictions(
+        self,
+        combined: Probabilities,
+        by_member: Sequence[Probabilities],
+        top: int,
+        opened: Sequence[OpenedImage] | None = None,
+        explanations: Sequence[Explanation] | None = None,
+    ) -> list[Prediction]:
+        """Make a Prediction of each of the N rows that ``_score`` found; without ``opened`` they are of no single image."""
+        predictions = []
+        for i, row in enumerate(combined):
+            own = [rows[i : i + 1] for rows in by_member]
+            apart = self.combination.disagreement(own)
+            score = None if self._malignant is None else float(row @ self._malignant)
+            prediction = Prediction(
+                probabilities=dict(zip(self.labels, map(float, row), strict=True)),
+                malignancy=score,
+                decisions={} if score is None else {n: score >= point.threshold for n, point in self.operating_points.items()},
+                members={
+                    member.name: dict(zip(member.space.labels, map(float, rows[0]), strict=True))
+                    for member, rows in zip(self.members, own, strict=True)
+                },
+                disagreement=None if apart is None else float(apart[0]),
+                quality=opened[i].quality if opened else None,
+                explanation=explanations[i] if explanations else None,
+                shown=top,
+            )
+            predictions.append(prediction)
+        return predictions
 
-    def _prediction(self, i: int, answers: Answers, options: PredictOptions, image: OpenedImage | None = None) -> Prediction:
-        row = answers.combined[i]
-        malignancy = float(row @ self._malignancy) if self._malignancy is not None else None
-        apart = self.combination.disagreement([rows[i : i + 1] for rows in answers.by_member])
-        return Prediction(
-            probabilities=dict(zip(self.labels, map(float, row), strict=True)),
-            malignancy=malignancy,
-            decisions={
-                name: malignancy >= point.threshold for name, point in self.operating_points.items() if malignancy is not None
-            },
-            members={
-                member.name: dict(zip(member.space.labels, map(float, rows[i]), strict=True))
-                for member, rows in zip(self.members, answers.by_member, strict=True)
-            },
-            disagreement=float(apart[0]) if apart is not None else None,
-            quality=image.quality if image else None,
-            explanation=answers.explanations[i] if answers.explanations else None,
-            shown=options.top,
-        )
 
-    def __repr__(self) -> str:
-        names = ", ".join(member.name for member in self.members)
-        return f"Predictor({self.name!r}, revision={self.revision!r}, space={self.space.name!r}, members=[{names}])"
+def _forward(
+    member: Member, opened: Sequence[OpenedImage], options: PredictOptions, patients: Tensor | None
+) -> tuple[Probabilities, list[tuple[Orientation, Evidence]]]:
+    """Run one member over every orientation of N images: (N, C_m) mean probabilities, and the passes, if a map is asked for.
+
+    One forward pass serves prediction and map: what a map is about is known only when all members have been scored.
+    """
+    logits, passes = [], []
+    # Tensors of inference mode could not be differentiated afterwards.
+    with torch.inference_mode() if options.explain is None else torch.no_grad():
+        batch = member.batch(opened)
+        known = None if patients is None else patients.to(batch)
+        for orientation in orientations(options.tta, member.framing.size):
+            images = orientation.apply(batch)
+            if options.explain is None:
+                logits.append(member.score(images, known))
+                continue
+            cut = METHODS[options.explain].cut(member.classifier)
+            state = cut.stem(images)
+            logits.append(cut(state, known))
+            passes.append((orientation, Evidence(cut, images, state, known)))
+    rows = [torch.softmax(scores.float(), dim=1).double().cpu().numpy() for scores in logits]
+    return np.asarray(rows[0] if len(rows) == 1 else np.mean(rows, axis=0)), passes
 
 
-def _next(patients: Iterator[Patient | None]) -> Patient | None:
+def in_chunks(sources: Iterable[_Source], open_: Callable[[_Source], _Opened], size: int) -> Iterator[list[_Opened]]:
+    """Apply ``open_`` to every source, in order, in lists of ``size``; at most two such lists exist at a time.
+
+    What ``open_`` raises is raised here, when its turn has come.
+
+    >>> list(in_chunks(range(5), lambda number: number * 10, 2))
+    [[0, 10], [20, 30], [40]]
+    """
+    remaining = iter(sources)
+    pool = ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="open-image")
+    pending: deque[list[Future[_Opened]]] = deque()
     try:
-        return next(patients)
-    except StopIteration:
-        raise ConfigError("there are fewer metadata than images; give one mapping, or None, for each image") from None
-
-
-def _malignancy_column(space: LabelSpace) -> NDArray[np.float64] | None:
-    """(C,) weights whose dot product with the probabilities is the malignant one, by the ``binary`` convention."""
-    binary = label_space("binary")
-    if space.name == "binary_ak_benign":
-        return np.array([float(bool(flag)) for flag in space.malignant])
-    return space.map_to(binary).matrix[:, binary.index("malignant")] if space.maps_to(binary) else None
+        while True:
+            while len(pending) < 2 and (chunk := list(islice(remaining, size))):
+                pending.append([pool.submit(open_, source) for source in chunk])
+            if not pending:
+                return
+            yield [future.result() for future in pending.popleft()]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,20 +1,22 @@
-"""What a prediction says."""
+"""What a prediction says of an image or a case: probabilities, malignancy, quality, heat map; and the overlay that shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesion_hub.data.quality import ImageQuality
 from lesion_hub.errors import ConfigError
-from lesion_hub.inference.overlay import draw_overlay
-from lesion_hub.inference.quality import Quality
 
-Heat = NDArray[np.float32]
+HeatMap: TypeAlias = NDArray[np.float32]
+
+OVERLAY_COLOURS = "turbo"
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Explanation:
 
     method: str
     label: str
-    heat: Heat = field(repr=False, compare=False)
-    members: Mapping[str, Heat] = field(repr=False, compare=False)
+    heat: HeatMap = field(repr=False, compare=False)
+    members: Mapping[str, HeatMap] = field(repr=False, compare=False)
     image: Image.Image = field(repr=False, compare=False)
 
 
@@ -47,7 +49,7 @@ class Prediction:
     decisions: Mapping[str, bool] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     disagreement: float | None = None
-    quality: Quality | None = None
+    quality: ImageQuality | None = None
     explanation: Explanation | None = None
     shown: int = 3
 
@@ -57,21 +59,21 @@ class Prediction:
         return max(self.probabilities, key=lambda label: self.probabilities[label])
 
     @property
-    def heat(self) -> Heat | None:
+    def heat(self) -> HeatMap | None:
         """The (H, W) float32 heat map in [0, 1], or None when no explanation was asked for."""
         return self.explanation.heat if self.explanation else None
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What is wrong with the image (``quality.FLAGS``); empty for a good one."""
+        """What is wrong with the image (``data.quality.FLAGS``); empty for a good one."""
         return self.quality.flags if self.quality else ()
 
     def top(self, k: int | None = None) -> list[tuple[str, float]]:
-        """The ``k`` most probable labels with their probabilities, most probable first; by default as many as asked for."""
+        """Return the ``k`` most probable labels and their probabilities, falling; by default as many as were asked for."""
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[: self.shown if k is None else k]
 
     def overlay(self, opacity: float = 0.5, member: str | None = None) -> Image.Image:
-        """The image under its heat map (or one member's), RGB at the image's size."""
+        """Draw the image under its heat map (or one member's): RGB at the image's size."""
         if self.explanation is None:
             raise ConfigError("no heat map was asked for; predict with explain='gradcam'")
         if member is not None and member not in self.explanation.members:
@@ -80,7 +82,7 @@ class Prediction:
         return draw_overlay(self.explanation.image, heat, opacity)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; of the heat map only what it is about."""
+        """Return plain data, ready for JSON; of the heat map only what it is about."""
         explained = self.explanation
         return {
             "label": self.label,
@@ -103,3 +105,42 @@ class CasePrediction(Prediction):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "images": [image.to_dict() for image in self.images]}
+
+
+def draw_overlay(image: Image.Image, heat: HeatMap, opacity: float = 0.5) -> Image.Image:
+    """Lay the (H, W) heat in [0, 1] in colour over the RGB image; cold places stay as they are.
+
+    >>> draw_overlay(Image.new("RGB", (4, 3), "white"), np.zeros((3, 4), np.float32)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity {opacity} is not in 0..1")
+    if heat.shape != (image.height, image.width):
+        raise ConfigError(f"the heat map is {heat.shape}, the image {(image.height, image.width)}; they must be of one size")
+    colour, strength = _colours(heat)
+    share = opacity * strength[..., None]
+    mixed = np.asarray(image, dtype=np.float32) * (1 - share) + colour * share
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def heat_layer(heat: HeatMap) -> Image.Image:
+    """Draw the (H, W) heat in [0, 1] as an RGBA image; laid over its picture at some opacity, it gives ``draw_overlay``'s.
+
+    >>> heat_layer(np.zeros((3, 4), np.float32)).getpixel((0, 0))[3]
+    0
+    """
+    colour, strength = _colours(heat)
+    return Image.fromarray(np.rint(np.dstack([colour, 255 * strength])).astype(np.uint8), "RGBA")
+
+
+def _colours(heat: HeatMap) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (H, W, 3) colours in 0..255 and (H, W) how strongly they cover the picture, in [0, 1]."""
+    return _palette()[np.clip(heat * 255, 0, 255).astype(np.uint8)], np.sqrt(np.clip(heat, 0, 1))
+
+
+@cache
+def _palette() -> NDArray[np.float32]:
+    """Return the (256, 3) colours from cold to hot, in 0..255."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[OVERLAY_COLOURS](np.linspace(0, 1, 256))[:, :3] * 255, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The rows of bulk scoring: images with their ids, and what a data set knows about them, one at a time and undecoded."""
+"""Rows: the images of a folder or a data set, in a fixed order, with what is known of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from lesion_hub.data.images import is_image_name
 from lesion_hub.errors import DataError
-from lesion_hub.inference.inputs import ImageInput
-from lesion_hub.inference.patients import FIELDS, Patient
+from lesion_hub.inference.preprocess import PATIENT_FIELDS, ImageInput, Patient
 
 MASK_ENDING = "_segmentation"
+"""How the name of a lesion's mask ends."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Row:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows that can be walked again in the same order. ``identity`` tells two sources apart; ``total`` is None for a stream."""
+    """Rows that can be walked again in the same order. ``identity`` tells two sources apart; ``total`` is None for a stream.
+
+    With ``labels``, ``items`` are rows of a data set whose label column indexes them; without, they are pairs (folder, name
+    of an image file below it).
+    """
 
     identity: str
     total: int | None
@@ -40,51 +44,45 @@ class RowSource:
 
     def __iter__(self) -> Iterator[Row]:
         for index, item in enumerate(self.items):
-            yield self._row(index, item)
-
-    def _row(self, index: int, item: Any) -> Row:
-        if self.labels is None:
-            folder, name = item
-            return Row(index, name, Path(folder, name))
-        label = item["label"]
-        truth = self.labels[label] if isinstance(label, int) and 0 <= label < len(self.labels) else None
-        patient = {field: item[field] for field in FIELDS}
-        return Row(index, str(item["image_id"]), item["image"], truth, item["group"], patient)
+            if self.labels is None:
+                folder, name = item
+                yield Row(index, name, Path(folder, name))
+                continue
+            label = item["label"]
+            truth = self.labels[label] if isinstance(label, int) and 0 <= label < len(self.labels) else None
+            patient = {field: item[field] for field in PATIENT_FIELDS}
+            yield Row(index, str(item["image_id"]), item["image"], truth, item["group"], patient)
 
 
-def rows_of(
+def open_rows(
     place: str | os.PathLike[str], *, source: str | None = None, labelled: bool = False, streaming: bool = False, **options: Any
 ) -> RowSource:
-    """The rows of a folder, a table or a Hub data set.
+    """Open the rows of a folder, a table or a Hub data set.
 
     A folder is walked, unless ``source`` or ``labelled`` is given: every image file in it is a row, labelled or not, but for
     masks (``…_segmentation.png``, as the ISIC archive names them). All else is read by `lesion_hub.data.read`, with
     ``options``, and brings labels, groups and patients along.
     """
-    path = Path(place).expanduser()
-    if path.is_dir() and not (labelled or source or streaming):
-        return _folder(path)
+    root = Path(place).expanduser()
+    if root.is_dir() and not (labelled or source or streaming):
+        names = sorted(
+            str(Path(folder, name).relative_to(root))
+            for folder, _, files in os.walk(root)
+            for name in files
+            if is_image_name(name) and not Path(name).stem.endswith(MASK_ENDING)
+        )
+        if not names:
+            raise DataError(f"{root}: holds no image file; check the folder")
+        return RowSource(_identity(names), len(names), [(root, name) for name in names])
+
     from lesion_hub.data import read, undecoded
 
     found = read(place, source=source, streaming=streaming, allow_missing=True, **options)
-    labels = found.space.labels
-    dataset = undecoded(found.dataset)
+    dataset, labels = undecoded(found.dataset), found.space.labels
     if streaming:
         return RowSource(f"stream of {place} {options.get('revision') or ''}".strip(), None, dataset, labels)
-    return RowSource(_digest(dataset["image_id"]), len(dataset), dataset, labels)
+    return RowSource(_identity(dataset["image_id"]), len(dataset), dataset, labels)
 
 
-def _folder(root: Path) -> RowSource:
-    names = sorted(
-        str(Path(folder, name).relative_to(root))
-        for folder, _, files in os.walk(root)
-        for name in files
-        if is_image_name(name) and not Path(name).stem.endswith(MASK_ENDING)
-    )
-    if not names:
-        raise DataError(f"{root}: holds no image file; check the folder")
-    return RowSource(_digest(names), len(names), [(root, name) for name in names])
-
-
-def _digest(ids: Iterable[str]) -> str:
+def _identity(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()

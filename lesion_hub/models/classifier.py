@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from timm.data import create_transform, resolve_data_config
-from timm.models import get_pretrained_cfg, is_model
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from lesion_hub.config import InputConfig, ModelConfig, validated
 from lesion_hub.errors import ConfigError
-from lesion_hub.models import networks
-from lesion_hub.models.metadata import METADATA_INPUTS
-from lesion_hub.models.pretrained import load_backbone_file, pretrained_from_hub
-from lesion_hub.taxonomy import LabelSpace, label_space, nearest
+from lesion_hub.models.zoo import (
+    CUSTOM_ARCHITECTURES,
+    build_network,
+    load_backbone_file,
+    pretrained_from_hub,
+    require_architecture,
+)
+from lesion_hub.taxonomy import SEXES, SITES, LabelSpace, canonical_sex, canonical_site, label_space
 
-CUSTOM_ARCHITECTURES = frozenset(entrypoint.__name__ for entrypoint in networks.ENTRYPOINTS)
+METADATA_FIELDS = ("age", "age_known", *SEXES, *SITES)
+METADATA_INPUTS = len(METADATA_FIELDS)
 METADATA_WIDTH = 32
 
 
@@ -60,7 +64,7 @@ class LesionClassifier(nn.Module):
         drop_rate: float | None = None,
         **input_options: Any,
     ) -> LesionClassifier:
-        """A new classifier on any timm backbone, or on one of the zoo's.
+        """Make a new classifier on any timm backbone, or on one of the zoo's.
 
         Args:
             backbone: timm architecture name (``lesion-hub models`` lists them).
@@ -77,15 +81,19 @@ class LesionClassifier(nn.Module):
         target = label_space(space) if isinstance(space, str) else space
         require_architecture(backbone)
         defaults = get_pretrained_cfg(backbone).to_dict()
-        size = _image_size(image_size, defaults)
+        own_size = (defaults["input_size"][1], defaults["input_size"][2])
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
+        size = (height, width)
         custom = head is not None or metadata
-        model_args = _size_argument(size, defaults)
+        # Networks built for one size must be told another; transformers learns it from ``model_args`` alone.
+        model_args: dict[str, Any] = {"img_size": list(size)} if defaults.get("fixed_input_size") and size != own_size else {}
         if custom:
             model_args |= {"backbone": backbone, "head": list(head or ["out"])}
             if metadata:
                 model_args["metadata"] = {"inputs": METADATA_INPUTS, "width": METADATA_WIDTH}
         architecture = "lesion_net" if custom else backbone
-        network = build_network(architecture, len(target), {**model_args, **_dropout(custom, drop_rate)})
+        dropout = {} if drop_rate is None or custom else {"drop_rate": drop_rate}
+        network = build_network(architecture, len(target), {**model_args, **dropout})
         trunk = cast(nn.Module, network.backbone) if custom else network
         if pretrained is True:
             pretrained_from_hub(trunk, backbone)
@@ -96,7 +104,7 @@ class LesionClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> LesionClassifier:
-        """The classifier that ``config.json`` describes, with fresh weights."""
+        """Build the classifier that ``config.json`` describes, with fresh weights."""
         require_architecture(config.architecture)
         network = build_network(config.architecture, config.num_classes, config.model_args)
         return cls(network, config.space, config.architecture, config.pretrained_cfg, config.model_args)
@@ -141,50 +149,19 @@ class LesionClassifier(nn.Module):
         return create_transform(**data_config, is_training=False)
 
     def forward(self, images: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """(N, 3, H, W) normalised images to (N, C) logits; ``metadata`` is ignored by networks that take none."""
+        """Map (N, 3, H, W) normalised images to (N, C) logits; ``metadata`` is ignored by networks that take none."""
         if metadata is not None and self.takes_metadata:
             return self.network(images, metadata=metadata)
         return self.network(images)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
+        """Map (N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
         network = cast(Any, self.network)
         return network.forward_head(network.forward_features(images), pre_logits=True)
 
 
-def require_architecture(name: str) -> None:
-    """Raise one line when neither timm nor the zoo knows ``name``."""
-    if not is_model(name):
-        raise ConfigError(f"unknown architecture {name!r}; {nearest(name, timm.list_models())[:200]}")
-
-
-def build_network(architecture: str, num_classes: int, model_args: dict[str, Any]) -> nn.Module:
-    """A fresh network; an argument that it does not take is one ConfigError line."""
-    try:
-        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise ConfigError(f"{architecture}: cannot be built with {model_args}: {error}") from None
-
-
-def _image_size(image_size: int | tuple[int, int] | None, defaults: dict[str, Any]) -> tuple[int, int]:
-    if image_size is None:
-        return (defaults["input_size"][1], defaults["input_size"][2])
-    return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-
-
-def _size_argument(size: tuple[int, int], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Only networks built for one size need to hear of another; transformers knows it from ``model_args`` alone."""
-    if defaults.get("fixed_input_size") and size != tuple(defaults["input_size"][1:]):
-        return {"img_size": list(size)}
-    return {}
-
-
-def _dropout(custom: bool, drop_rate: float | None) -> dict[str, float]:
-    return {} if drop_rate is None or custom else {"drop_rate": drop_rate}
-
-
 def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any], overrides: dict[str, Any]) -> InputConfig:
-    """timm's facts about the backbone's input, with the trained size, normalisation and crop on top."""
+    """Take timm's facts about the backbone's input, with the trained size, normalisation and crop on top."""
     facts = {key: defaults[key] for key in InputConfig.model_fields if defaults.get(key) is not None}
     if architecture == "lesion_net":
         own = get_pretrained_cfg(architecture).to_dict()
@@ -194,3 +171,23 @@ def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any
     if facts.get("interpolation") not in ("bilinear", "bicubic"):
         facts["interpolation"] = "bicubic"
     return validated(InputConfig, facts, f"input of {architecture}")
+
+
+def encode_metadata(age: Sequence[float | None], sex: Sequence[str | None], site: Sequence[str | None]) -> Tensor:
+    """Encode N patients as (N, METADATA_INPUTS) float32: age in centuries with a known-flag, then sex and site one-hot.
+
+    What is missing is zeros.
+
+    >>> encode_metadata([50.0, None], ["female", None], ["back", None])[:, :4].tolist()
+    [[0.5, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    encoded = torch.zeros(len(age), METADATA_INPUTS)
+    for row, years, sex_word, site_word in zip(encoded, age, sex, site, strict=True):
+        if years is not None and years == years:  # NaN is missing too
+            row[0], row[1] = years / 100.0, 1.0
+        known_sex, known_site = canonical_sex(sex_word), canonical_site(site_word)
+        if known_sex is not None:
+            row[METADATA_FIELDS.index(known_sex)] = 1.0
+        if known_site is not None:
+            row[METADATA_FIELDS.index(known_site)] = 1.0
+    return encoded

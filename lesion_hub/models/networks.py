@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.G
 
 
 def build_head(spec: Sequence[str | int], in_features: int, num_classes: int) -> nn.Sequential:
-    """A classifier head from a small spec, read in order.
+    """Build a classifier head from a small spec, read in order.
 
     A number is a Linear of that width, ``drop P`` a Dropout, ``bn`` a BatchNorm1d, ``relu``/``gelu``/``silu`` an activation,
     and ``out``, once and last, the Linear to ``num_classes``. Maps (N, in_features) to (N, num_classes).
@@ -88,7 +88,7 @@ class LesionNet(nn.Module):
         self.head = build_head(self.head_spec, self.fused_width, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) images to the backbone's unpooled features."""
+        """Map (N, 3, H, W) images to the backbone's unpooled features."""
         return self.backbone.forward_features(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, metadata: Tensor | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class LesionNet(nn.Module):
         return self.head(pooled)
 
     def forward(self, x: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """(N, 3, H, W) images, and (N, D) metadata where the network takes any, to (N, num_classes) logits."""
+        """Map (N, 3, H, W) images, and (N, D) metadata where the network takes any, to (N, num_classes) logits."""
         return self.forward_head(self.forward_features(x), metadata=metadata)
 
     def get_classifier(self) -> nn.Module:
@@ -144,11 +144,11 @@ class ConvStack(nn.Module):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) images to (N, C, h, w) features."""
+        """Map (N, 3, H, W) images to (N, C, h, w) features."""
         return self.features(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, C, h, w) features to (N, num_classes) logits, or to (N, head_hidden_size) before the classifier."""
+        """Map (N, C, h, w) features to (N, num_classes) logits, or to (N, head_hidden_size) before the classifier."""
         x = self.hidden(self.pool(x).flatten(1))
         return x if pre_logits else self.classifier(x)
 
@@ -185,7 +185,7 @@ def LesionCNN(
     drop_rate: float = 0.5,
     global_pool: str = "avg",
 ) -> ConvStack:
-    """3x3 convolutions, each followed by ReLU and a halving max-pool, for training from scratch."""
+    """Stack 3x3 convolutions, each followed by ReLU and a halving max-pool, for training from scratch."""
     layers: list[nn.Module] = []
     for before, after in zip((in_chans, *widths), widths, strict=False):
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=not norm)]

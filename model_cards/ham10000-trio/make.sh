@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How the shipped models were made: trains the members and the yardstick, measures, publishes, combines, compares.
+# How the shipped models were made: trains the members and the baseline, measures, publishes, combines, compares.
 # Every step that is done is skipped, so a run that was interrupted goes on where it stopped.
 #
 #   bash model_cards/ham10000-trio/make.sh DATA OUT REGISTRY [WEIGHTS]
@@ -9,7 +9,7 @@
 # REGISTRY  where the versions are published
 # WEIGHTS   folder of ImageNet weights (timm's name + .safetensors); left out, timm downloads them
 # In the environment: SET, further --set options for all runs, say SET="compile=false" where there is no C++ compiler; RECORDS, where
-# the split and the yardstick's numbers go (OUT/records).
+# the split and the baseline's numbers go (OUT/records).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '5,12s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records}
@@ -25,7 +25,7 @@ published() { [ -d "$registry/$1/v1.0.0" ]; }
 train() {
     local start=()
     [ -z "$weights" ] || start=("model.pretrained=$weights/${backbone[$1]}.safetensors")
-    python -m training.train --recipe "ham10000_$1" --data "$data" --out "$out/$1" \
+    python -m lesion_hub.training.train --recipe "ham10000_$1" --data "$data" --out "$out/$1" \
         --set compile=true "${start[@]}" "${settings[@]}"
 }
 
@@ -75,7 +75,7 @@ for other in plain "${members[@]/#/ham10000-}"; do
     lesion-hub compare ham10000-trio "$second" --data "$data/ham10000" --out "$out/comparison/$other"
 done
 
-# What stays on record beside the published versions: the split, the yardstick's numbers, the comparison with it.
+# What stays on record beside the published versions: the split, the baseline's numbers, the comparison with it.
 mkdir -p "$records"
 cp "$out/lite0/manifest.json" "$records/manifest.json"
 cp "$out/plain/metrics.json" "$records/plain.json"

@@ -1,4 +1,4 @@
-"""The README's table of results, from the published metrics and the comparisons that make.sh left here.
+"""Write the README's table of results from the published metrics and the files that make.sh left here.
 
 python model_cards/ham10000-trio/results.py            # print it
 python model_cards/ham10000-trio/results.py --write    # put it into README.md
@@ -6,10 +6,11 @@ python model_cards/ham10000-trio/results.py --write    # put it into README.md
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from lesion_hub.files import read_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -34,48 +35,32 @@ COLUMNS = {
 DIFFERENCES = ("balanced_accuracy", "macro_auroc", "malignancy.auroc")
 
 
-def results_table() -> str:
-    """Every model's numbers on the test part, each with its 95 % interval."""
+def results_section() -> str:
+    """Return the README's section: each model's measures on the test part and the ensemble's gains, with 95 % intervals."""
     lines = ["| model | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     for title, path in MODELS.items():
-        intervals = _read(path)["test"]["intervals"]
-        lines.append(f"| {title} | " + " | ".join(_shown(intervals[key]) for key in COLUMNS.values()) + " |")
-    return "\n".join(lines)
+        intervals = read_json(path)["test"]["intervals"]
+        lines.append(f"| {title} | " + " | ".join(with_interval(intervals[key]) for key in COLUMNS.values()) + " |")
+    compared = read_json(HERE / "comparison_with_plain.json")
+    titles = {key: title for title, key in COLUMNS.items()}
+    gains = ", ".join(f"{titles[key]} {with_interval(compared['differences'][key], sign='+')}" for key in DIFFERENCES)
+    images = f"{compared['images']:,} test images of {compared['groups']:,} lesions"
+    lines += ["", f"The ensemble less the plain fine-tune, paired over the same {images}: {gains}."]
+    return "\n".join([BEGIN, *lines, END])
 
 
-def difference_line() -> str:
-    """How far the ensemble lies above the plain fine-tune, on the same images."""
-    found = _read(HERE / "comparison_with_plain.json")
-    names = {key: title for title, key in COLUMNS.items()}
-    told = ", ".join(f"{names[key]} {_shown(found['differences'][key], sign='+')}" for key in DIFFERENCES)
-    over = f"{found['images']:,} test images of {found['groups']:,} lesions"
-    return f"The ensemble less the plain fine-tune, paired over the same {over}: {told}."
-
-
-def rendered() -> str:
-    return f"{BEGIN}\n{results_table()}\n\n{difference_line()}\n{END}"
-
-
-def _shown(interval: dict[str, Any], sign: str = "") -> str:
-    value, low, high = (_number(interval[key], sign) for key in ("value", "low", "high"))
+def with_interval(interval: dict[str, Any], sign: str = "") -> str:
+    """Return a value and its limits with three decimals and no leading zero."""
+    value, low, high = (format(interval[key], f"{sign}.3f").replace("0.", ".", 1) for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
-
-
-def _number(value: float, sign: str) -> str:
-    return format(value, f"{sign}.3f").replace("0.", ".", 1)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
     if "--write" not in sys.argv[1:]:
-        sys.stdout.write(rendered() + "\n")
+        sys.stdout.write(results_section() + "\n")
         return
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    README.write_text(before + rendered() + rest.split(END)[1], encoding="utf-8")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    README.write_text(before + results_section() + rest.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

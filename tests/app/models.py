@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -88,3 +89,8 @@ def metadata_in(content: bytes) -> list[str]:
 
 def as_json(value: object) -> str:
     return json.dumps(value, default=str)
+
+
+def files_on_disk() -> list[Path]:
+    """What lies in the folder that Gradio would keep files in."""
+    return [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file()]

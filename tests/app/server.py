@@ -13,7 +13,7 @@ import httpx
 
 from tests.cli.runner import COMMAND
 
-PATIENCE_SECONDS = 120.0
+START_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,7 +51,7 @@ class PageServer:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.stop()

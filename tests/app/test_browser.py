@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(os.environ.get("AXE_CORE") or Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
 TABS = ("Lesion", "Batch", "Models", "About")
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ class Visit:
         self.page = page
         self.requests: list[str] = []
         self.errors: list[str] = []
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(TIMEOUT_MS)
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("websocket", lambda socket: self.requests.append(socket.url))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)

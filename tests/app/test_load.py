@@ -15,6 +15,8 @@ from tests.app.calls import Calls
 from tests.app.models import photograph
 from tests.app.server import PageServer
 
+pytestmark = pytest.mark.slow
+
 CLIENTS, REQUESTS = 20, 200
 MODEL = "trio"
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lesion_hub.app import pictures
-from lesion_hub.app.intake import Upload
-from lesion_hub.inference.overlay import draw_overlay, heat_layer
+from lesion_hub.app.uploads import Upload
+from lesion_hub.inference.results import draw_overlay, heat_layer
 from tests.app.models import metadata_in, photograph
 from tests.inference.networks import picture
 
@@ -38,13 +38,25 @@ def test_a_layer_over_its_picture_is_the_overlay():
 def test_a_small_layer_is_where_the_heat_is():
     heat = np.zeros((900, 1200), np.float32)
     heat[600:, 900:] = 1
-    layer = np.asarray(Image.open(BytesIO(pictures.layer(heat))).convert("RGBA").resize((1200, 900)))
+    layer = np.asarray(Image.open(BytesIO(pictures.heat_webp(heat))).convert("RGBA").resize((1200, 900)))
     assert layer[700:, 1000:, 3].min() > 200
     assert layer[:500, :800, 3].max() < 50
 
 
 def test_an_overlay_is_small_and_carries_nothing(service):
-    prediction = service.read(Upload("phone.jpg", photograph(size=(1000, 800))), method="gradcam").prediction
-    content = pictures.overlay(prediction, 200, member="two")
+    prediction = service.predict(Upload("phone.jpg", photograph(size=(1000, 800))), method="gradcam").prediction
+    content = pictures.overlay_jpeg(prediction, 200, member="two")
     assert Image.open(BytesIO(content)).size == (200, 160)
     assert metadata_in(content) == []
+
+
+def test_the_examples_are_those_of_the_packaged_space_or_of_a_folder(tmp_path):
+    shipped = pictures.examples()
+    assert [one.title for one in shipped][:2] == ["drawn as actinic keratosis", "drawn as basal cell carcinoma"]
+    assert len(shipped) == 6
+    (tmp_path / "my_mole.jpg").write_bytes(photograph(size=(1000, 800)))
+    (tmp_path / "notes.txt").write_text("no picture")
+    (own,) = pictures.examples(tmp_path)
+    assert own.title == "my mole"
+    assert max(Image.open(BytesIO(own.content)).size) == 448
+    assert metadata_in(own.content) == []

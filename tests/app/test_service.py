@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import lesion_hub
-from lesion_hub.app.intake import Upload
 from lesion_hub.app.options import AppOptions
-from lesion_hub.app.service import Service
+from lesion_hub.app.service import BatchItem, BatchResults, Service
+from lesion_hub.app.uploads import Upload
 from lesion_hub.errors import ConfigError, ImageError, LesionHubError, TaxonomyError
 from tests.app.models import options_over, photograph
 from tests.data.bad_files import BROKEN
@@ -19,30 +19,30 @@ PHOTO = Upload("phone.jpg", photograph())
 
 
 def test_it_says_what_the_library_says(service, app_registry):
-    reading = service.read(PHOTO, method="gradcam", label="mel")
+    answer = service.predict(PHOTO, method="gradcam", label="mel")
     alone = lesion_hub.from_pretrained("trio", registry=app_registry).predict(PHOTO.content, explain="gradcam", target="mel")
-    assert reading.prediction.probabilities == pytest.approx(alone.probabilities)
-    np.testing.assert_allclose(reading.prediction.heat, alone.heat, atol=1e-6)
-    answer = reading.to_dict()
-    assert (answer["model"], answer["version"]) == ("trio", "v1.0.0")
-    assert set(answer["members"]) == {"one", "two", "three"}
-    assert set(answer["decisions"]) == {"sensitivity_90", "specificity_95"}
+    assert answer.prediction.probabilities == pytest.approx(alone.probabilities)
+    np.testing.assert_allclose(answer.prediction.heat, alone.heat, atol=1e-6)
+    told = answer.to_dict()
+    assert (told["model"], told["version"]) == ("trio", "v1.0.0")
+    assert set(told["members"]) == {"one", "two", "three"}
+    assert set(told["decisions"]) == {"sensitivity_90", "specificity_95"}
 
 
 def test_prediction_and_map_are_one_model_call(service, monkeypatch):
     calls = []
     predict = type(service.default.predictor).predict
     monkeypatch.setattr(type(service.default.predictor), "predict", lambda *a, **k: calls.append(k) or predict(*a, **k))
-    service.read(PHOTO, method="gradcam")
+    service.predict(PHOTO, method="gradcam")
     assert len(calls) == 1
 
 
 def test_a_model_is_chosen_by_name_and_pinned_by_revision(app_registry):
     pinned = Service(options_over(app_registry, models=("one@v1.0.0", "two")))
     assert list(pinned.models) == ["one", "two"]
-    assert pinned.read(PHOTO, model="two").served.title == "two v1.0.0"
+    assert pinned.predict(PHOTO, model="two").served.title == "two v1.0.0"
     with pytest.raises(ConfigError, match="did you mean 'two'"):
-        pinned.read(PHOTO, model="twoo")
+        pinned.predict(PHOTO, model="twoo")
 
 
 def test_a_folder_is_served_without_a_version(app_registry):
@@ -58,9 +58,11 @@ def test_a_missing_model_is_one_line(app_registry):
 
 
 def test_what_is_known_of_the_patient_counts_where_it_is_taken(service):
-    aware = [service.read(PHOTO, model="aware", patient=p).prediction.probabilities for p in (None, {"age": 90, "sex": "male"})]
+    aware = [
+        service.predict(PHOTO, model="aware", patient=p).prediction.probabilities for p in (None, {"age": 90, "sex": "male"})
+    ]
     assert aware[0] != pytest.approx(aware[1])
-    blind = [service.read(PHOTO, patient=p).prediction.probabilities for p in (None, {"age": 90, "sex": "male"})]
+    blind = [service.predict(PHOTO, patient=p).prediction.probabilities for p in (None, {"age": 90, "sex": "male"})]
     assert blind[0] == pytest.approx(blind[1])
     assert service.served("aware").takes_metadata
     assert not service.default.takes_metadata
@@ -73,26 +75,26 @@ def test_mistakes_are_one_line(service):
         ({"method": "gradcam", "label": "melanom"}, TaxonomyError, "mel"),
     ]:
         with pytest.raises(kind, match=words) as caught:
-            service.read(PHOTO, **options)
+            service.predict(PHOTO, **options)
         assert "\n" not in str(caught.value)
 
 
 def test_malignancy_can_be_explained(service):
     assert service.default.targets[-1] == "malignant"
-    assert service.read(PHOTO, method="gradcam", label="malignant").prediction.explanation.label == "malignant"
+    assert service.predict(PHOTO, method="gradcam", label="malignant").prediction.explanation.label == "malignant"
 
 
 def test_a_bad_file_in_a_batch_costs_nobody_else(service):
     uploads = [PHOTO, *(Upload(name, make()) for name, make in BROKEN.items()), PHOTO]
-    items = list(service.read_many(uploads))
-    assert [item.reading is not None for item in items] == [True, *[False] * len(BROKEN), True]
+    items = list(service.predict_batch(uploads))
+    assert [item.answer is not None for item in items] == [True, *[False] * len(BROKEN), True]
     assert all(item.error.startswith(f"{item.name}: ") for item in items[1:-1])
-    assert items[0].reading.prediction.probabilities == pytest.approx(items[-1].reading.prediction.probabilities)
+    assert items[0].answer.prediction.probabilities == pytest.approx(items[-1].answer.prediction.probabilities)
 
 
 def test_a_batch_over_the_limit_is_refused_whole(service):
     with pytest.raises(ImageError, match="over the limit of 30"):
-        next(service.read_many([PHOTO] * 31))
+        next(service.predict_batch([PHOTO] * 31))
 
 
 def test_no_more_model_calls_run_at_once_than_allowed(service, monkeypatch):
@@ -112,9 +114,17 @@ def test_no_more_model_calls_run_at_once_than_allowed(service, monkeypatch):
                 running -= 1
 
     monkeypatch.setattr(service, "_predict", watched)
-    threads = [threading.Thread(target=service.read, args=(PHOTO,)) for _ in range(4)]
+    threads = [threading.Thread(target=service.predict, args=(PHOTO,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert most == AppOptions().concurrency == 1
+
+
+def test_a_batch_keeps_no_pixels(service):
+    answer = service.predict(PHOTO, method="gradcam")
+    results = BatchResults(200)
+    results.add(BatchItem("a.jpg", answer))
+    assert results.items[0].answer.prediction.explanation is None
+    assert len(results.overlays) == 1

@@ -17,7 +17,7 @@ from packaging.utils import parse_wheel_filename
 
 import lesion_hub
 from lesion_hub.hub import store
-from lesion_hub.hub.space_upload import publish_space
+from lesion_hub.hub.space import publish_space
 from tests.app.server import PageServer
 from tests.hub.publishable import write_folder
 
@@ -101,7 +101,7 @@ def test_the_installed_package_holds_the_space_and_the_page(installed, checkout)
 
 
 def test_the_package_comes_from_the_wheel(checkout, installed):
-    code = "import lesion_hub.app.serving as page, training; print(page.__file__, training.__file__)"
+    code = "import lesion_hub.app.serving as page, lesion_hub.training as training; print(page.__file__, training.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=checkout,

@@ -10,6 +10,8 @@ import pytest
 from lesion_hub.cli.data import app
 from tests.cli.runner import object_of, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):

@@ -13,6 +13,8 @@ from lesion_hub.hub.format import write_model
 from lesion_hub.models import LesionClassifier
 from tests.cli.runner import object_of, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -41,7 +43,7 @@ def test_help_is_quick_and_every_command_shows_an_example():
         times.append(time.perf_counter() - start)
     assert min(times) < 1.0
     for command in app.registered_commands:
-        name = command.name or command.callback.__name__
+        name = command.callback.__name__.replace("_", "-")
         assert re.search(r"Example: .*lesion-hub", run(name, "--help").stdout), name
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from lesion_hub.cli import predict
+from lesion_hub.cli import app
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import LesionHubError
 from lesion_hub.hub import store
 from tests.hub.publishable import write_folder
 from tests.inference.networks import picture
-
-app = typer.Typer()
-predict.add_to(app)
 
 
 def run(*arguments):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lesion_hub.data import read
 from lesion_hub.data.audit import AuditReport, audit, source_only, write_page
-from lesion_hub.data.audit.measure import measure
-from lesion_hub.data.splits import Images, SplitOptions, split_images
+from lesion_hub.data.audit.source_only import measure_image
+from lesion_hub.data.splits import SplitImages, SplitOptions, split_images
 from lesion_hub.errors import DataError
 from tests.data.pictures import jpeg, spot, write_tree
 
@@ -61,14 +61,14 @@ def test_without_a_split_nothing_leaks(leaky: Path) -> None:
 
 def test_a_manifest_is_judged_in_place_of_the_official_split(leaky: Path, tmp_path: Path) -> None:
     result = read(leaky)
-    images = Images.of(result)
+    images = SplitImages.of(result)
     blind = split_images(images, SplitOptions(folds=2, seed=3))
     blind.save(tmp_path / "split.json")
     report = audit(result, split=tmp_path / "split.json", workers=1)
     parts = blind.part_of
     assert report.split == "split.json"
     assert report.ok == (parts["ISIC_0000000"] == parts["ISIC_0000100"] and parts["ISIC_0000001"] == parts["ISIC_0000101"])
-    other = Images([f"x{image_id}" for image_id in images.ids], images.labels, images.groups, images.space)
+    other = SplitImages([f"x{image_id}" for image_id in images.ids], images.labels, images.groups, images.space)
     with pytest.raises(DataError, match="is not in the split"):
         audit(result, split=split_images(other, SplitOptions(folds=2)), workers=1)
 
@@ -111,6 +111,7 @@ def test_the_tables_name_the_verdict_and_the_classes(report: AuditReport) -> Non
     assert any("FAILED" in value for _, value in summary.rows)
 
 
+@pytest.mark.slow
 def test_technical_traits_that_go_with_the_label_betray_it_and_others_do_not() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
@@ -140,6 +141,7 @@ def test_classes_with_too_few_groups_are_left_out_of_the_baseline() -> None:
     assert source_only({"size": np.ones((3, 1))}, np.array([0, 1, 1]), np.arange(3), ["a", "b"]) is None
 
 
+@pytest.mark.slow
 def test_a_confounded_set_of_pictures_is_exposed(tmp_path: Path) -> None:
     clean = {f"{('mel', 'nv')[seed % 2]}/{seed:03d}.jpg": spot(seed, SIZE) for seed in range(60)}
     confounded = {
@@ -159,13 +161,13 @@ def test_odd_files_are_described() -> None:
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(stream, "PNG", exif=exif)
-    _, measured = measure(stream.getvalue(), "folder/Mole 12.jpg")
-    assert measured.name_pattern == "Mole 99.jpg"
-    assert {"a PNG file named .jpg", "stored as L, not RGB", "only 40x200 pixels", "blank"} <= set(measured.oddities)
+    _, findings = measure_image(stream.getvalue(), "folder/Mole 12.jpg")
+    assert findings.name_pattern == "Mole 99.jpg"
+    assert {"a PNG file named .jpg", "stored as L, not RGB", "only 40x200 pixels", "blank"} <= set(findings.oddities)
 
 
 def test_blur_lowers_sharpness() -> None:
     sharp = spot(3)
     blurred = sharp.resize((25, 19)).resize(sharp.size)
-    values = [measure(jpeg(image, 95), "a.jpg")[1].quality.sharpness for image in (sharp, blurred)]
+    values = [measure_image(jpeg(image, 95), "a.jpg")[1].quality.sharpness for image in (sharp, blurred)]
     assert values[1] < 0.5 * values[0]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lesion_hub.data.draw import Draw, balanced_draw, load_draw
 from lesion_hub.data.schema import features
-from lesion_hub.errors import DataError, TaxonomyError
+from lesion_hub.errors import DataError, FileWriteError, TaxonomyError
 from lesion_hub.taxonomy import LabelSpace, label_space, space_from_names
 
 BINARY = label_space("binary")
@@ -145,5 +145,5 @@ def test_nonsense_sizes_and_seeds(per_class: int, seed: int) -> None:
 
 def test_a_draw_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(FileWriteError, match="cannot be written"):
         balanced_draw(labelled([0, 1]), BINARY, per_class=1, seed=0).save(tmp_path / "file" / "draw.json")

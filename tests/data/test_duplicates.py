@@ -14,9 +14,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from lesion_hub.data.duplicates import Fingerprints, find_duplicates, find_duplicates_between, fingerprint, unite
 from lesion_hub.data.duplicates.alignment import identity_maps, refine, turned
-from lesion_hub.data.duplicates.candidates import BRISK, near_candidates, search_for
-from lesion_hub.data.duplicates.clusters import components, listed_pairs
-from lesion_hub.data.duplicates.descriptor import THUMB, describe
+from lesion_hub.data.duplicates.fingerprints import THUMB, descriptors
+from lesion_hub.data.duplicates.search import FAST, THOROUGH, components, listed_pairs, near_candidates
 from lesion_hub.data.images import load_rgb
 from lesion_hub.errors import DataError
 from tests.data.pictures import jpeg, spot
@@ -160,6 +159,7 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
         fingerprint([jpeg(spot(0))], store=store)
 
 
+@pytest.mark.slow
 def test_a_process_pool_gives_the_same_in_the_same_order() -> None:
     sources = [jpeg(spot(seed % 5, (64, 64))) for seed in range(300)]
     seen: list[tuple[int, int]] = []
@@ -174,7 +174,7 @@ def test_a_process_pool_gives_the_same_in_the_same_order() -> None:
 def test_descriptors_do_not_see_the_symmetries_of_the_square(symmetry: int) -> None:
     thumb = np.asarray(spot(6).resize((THUMB, THUMB)))
     moved = np.moveaxis(turned(np.moveaxis(thumb, -1, 0), symmetry), 0, -1)
-    np.testing.assert_allclose(describe(moved[None]), describe(thumb[None]), atol=1e-2)
+    np.testing.assert_allclose(descriptors(moved[None]), descriptors(thumb[None]), atol=1e-2)
 
 
 def test_alignment_recovers_a_known_map() -> None:
@@ -192,14 +192,14 @@ def test_planted_neighbours_are_found_among_many() -> None:
     terms[:200] = terms[200:400] + rng.standard_normal((200, 20)).astype(np.float32)
     found = {tuple(pair) for pair in near_candidates(terms).tolist()}
     assert {(row, row + 200) for row in range(200)} <= found
-    brisk = {tuple(pair) for pair in near_candidates(terms, search=BRISK).tolist()}
-    assert len({(row, row + 200) for row in range(200)} - brisk) <= 2
+    fast = {tuple(pair) for pair in near_candidates(terms, search=FAST).tolist()}
+    assert len({(row, row + 200) for row in range(200)} - fast) <= 2
 
 
 def test_candidates_stay_linear_when_most_points_coincide() -> None:
     terms = np.zeros((20_000, 20), np.float32)
     terms[:100] = np.random.default_rng(0).standard_normal((100, 20))
-    assert len(near_candidates(terms)) < 20_000 + 100 * search_for(len(terms)).neighbours
+    assert len(near_candidates(terms)) < 20_000 + 100 * THOROUGH.neighbours
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30), st.randoms())

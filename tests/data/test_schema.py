@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
 from lesion_hub.data import image_paths, undecoded
-from lesion_hub.data.schema import COLUMNS, check, features
+from lesion_hub.data.schema import COLUMNS, check_schema, features
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import LABEL_SPACES, label_space
 
@@ -29,18 +29,18 @@ def test_labels_are_numbered_as_in_the_space(name: str) -> None:
 
 
 def test_check_accepts_the_schema_decoded_or_not() -> None:
-    check(one_row(), label_space("ham7"))
-    check(undecoded(one_row()), label_space("ham7"))
+    check_schema(one_row(), label_space("ham7"))
+    check_schema(undecoded(one_row()), label_space("ham7"))
 
 
 def test_check_refuses_other_labels_and_other_columns() -> None:
     with pytest.raises(DataError, match="not those of 'isic8' in order"):
-        check(one_row(), label_space("isic8"))
+        check_schema(one_row(), label_space("isic8"))
     with pytest.raises(DataError, match="lacks the column 'group'"):
-        check(one_row().remove_columns("group"), label_space("ham7"))
+        check_schema(one_row().remove_columns("group"), label_space("ham7"))
     reordered = one_row().cast_column("label", ClassLabel(names=list(reversed(label_space("ham7").labels))))
     with pytest.raises(DataError, match="in order"):
-        check(reordered, label_space("ham7"))
+        check_schema(reordered, label_space("ham7"))
 
 
 def test_paths_come_without_decoding() -> None:

@@ -17,17 +17,17 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lesion_hub.data.synthetic import DIAGNOSES, SampleSpec, draw_lesion, draw_planned, plan_sample_set, write_sample_set
-from lesion_hub.data.synthetic.canvas import View
-from lesion_hub.data.synthetic.draw import STRUCTURES
-from lesion_hub.data.synthetic.lesion import draw_body
-from lesion_hub.data.synthetic.patients import HABITS, ISIC_SITES, LOCALIZATIONS
-from lesion_hub.data.synthetic.spec import DRAWN_FOR, NATURAL_SHARES
+from lesion_hub.data.synthetic import APPEARANCES, SampleSpec, draw_lesion, draw_planned, plan_sample_set, write_sample_set
+from lesion_hub.data.synthetic.canvas import LesionView, draw_body
+from lesion_hub.data.synthetic.diagnoses import DEMOGRAPHICS, ISIC_SITES, LOCALIZATIONS
+from lesion_hub.data.synthetic.drawing import check_structures
+from lesion_hub.data.synthetic.plan import SAMPLE_SPACES
+from lesion_hub.data.synthetic.structures import STRUCTURES
 from lesion_hub.data.synthetic.write import _write_image
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import canonical_site, label_space
 
-SPACES = sorted(DRAWN_FOR)
+SPACES = sorted(SAMPLE_SPACES)
 
 
 def contents(root):
@@ -44,7 +44,7 @@ def lines(path):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    diagnosis=st.sampled_from(sorted(DIAGNOSES)),
+    diagnosis=st.sampled_from(sorted(APPEARANCES)),
     seed=st.integers(0, 2**62),
     width=st.integers(32, 140),
     height=st.integers(32, 140),
@@ -58,7 +58,7 @@ def test_any_lesion_can_be_drawn_at_any_size(diagnosis, seed, width, height, vie
     assert lesion.image.std() > 2
 
 
-@pytest.mark.parametrize("diagnosis", sorted(DIAGNOSES))
+@pytest.mark.parametrize("diagnosis", sorted(APPEARANCES))
 def test_the_mask_lies_on_what_differs_from_the_skin(diagnosis):
     """Inside the mask the picture is farther from the colour of the skin than outside, on average over lesions."""
     contrasts = []
@@ -103,18 +103,24 @@ def test_a_lesion_looks_the_same_at_every_resolution():
 
 
 def test_a_turned_view_shows_the_outline_turned():
-    looks = DIAGNOSES["ak"]
-    upright = View(128, 128, (64.0, 64.0), 40.0, 0.0)
+    appearance = APPEARANCES["ak"]
+    upright = LesionView(128, 128, (64.0, 64.0), 40.0, 0.0)
     turned = replace(upright, angle=np.pi / 2)
-    masks = [draw_body(view, looks, np.random.default_rng(3)).mask for view in (upright, turned)]
+    masks = [draw_body(view, appearance, np.random.default_rng(3)).mask for view in (upright, turned)]
     assert (np.rot90(masks[0], -1) == masks[1]).mean() > 0.98
     assert (masks[0] == masks[1]).mean() < 0.97
 
 
 def test_every_structure_named_in_the_table_can_be_drawn_and_none_is_left_over():
-    named = {name for look in DIAGNOSES.values() for name in look.features}
+    named = {name for appearance in APPEARANCES.values() for name in appearance.structures}
     assert named == set(STRUCTURES)
-    assert set(HABITS) == set(DIAGNOSES)
+    assert set(DEMOGRAPHICS) == set(APPEARANCES)
+
+
+def test_a_structure_that_is_not_registered_is_refused_and_the_nearest_named():
+    misspelt = replace(APPEARANCES["nv"], structures={"netwrok": (1.0, 0.5, 0.9)})
+    with pytest.raises(DataError, match="structure of nv: 'netwrok'; did you mean 'network'"):
+        check_structures({**APPEARANCES, "nv": misspelt})
 
 
 def test_sites_are_words_that_the_taxonomy_knows():
@@ -143,11 +149,11 @@ def test_a_lesion_that_cannot_be_drawn_is_refused_in_one_line(arguments, words):
 
 def test_the_tables_of_the_label_spaces_agree_with_the_taxonomy():
     for space in SPACES:
-        labels = set(label_space(space).labels)
-        drawn = {label for mixture in DRAWN_FOR[space].values() for label in mixture} | (labels - set(DRAWN_FOR[space]))
-        assert set(DRAWN_FOR[space]) <= labels
-        assert set(NATURAL_SHARES[space]) == labels
-        assert drawn <= set(DIAGNOSES)
+        labels, drawn_for = set(label_space(space).labels), SAMPLE_SPACES[space].drawn
+        drawn = {label for mixture in drawn_for.values() for label in mixture} | (labels - set(drawn_for))
+        assert set(drawn_for) <= labels
+        assert set(SAMPLE_SPACES[space].shares) == labels
+        assert drawn <= set(APPEARANCES)
 
 
 @settings(max_examples=40, deadline=None)
@@ -221,8 +227,7 @@ def technical_traits(spec):
     plan = plan_sample_set(spec)
     rows = []
     for image in plan.images:
-        source = plan.sources.get(image.source or "")
-        pixels, _ = draw_planned(spec, image, source)
+        pixels, _ = draw_planned(spec, image, plan.clinics.get(image.clinic or ""))
         height, width = pixels.shape[:2]
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(0)
         letters = sum(map(ord, image.image_id[:3]))
@@ -241,11 +246,13 @@ def source_only_auroc(spec):
     return roc_auc_score(labels, scores, multi_class="ovr")
 
 
+@pytest.mark.slow
 def test_without_a_confound_nothing_technical_tells_the_label():
     assert source_only_auroc(SampleSpec(space="binary", count=500, size=32, balanced=True, seed=2)) < 0.60
     assert source_only_auroc(SampleSpec(space="ham7", count=500, size=32, balanced=True, seed=2)) < 0.60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aspect", ["size", "quality", "border", "name"])
 def test_each_planted_confound_betrays_the_label(aspect):
     assert source_only_auroc(SampleSpec(space="binary", count=120, size=48, balanced=True, confound=(aspect,))) > 0.80
@@ -257,6 +264,7 @@ def test_skin_tone_and_artefacts_do_not_depend_on_the_label():
     assert [lesion.artefacts for lesion in draws["nv"]] == [lesion.artefacts for lesion in draws["mel"]]
 
 
+@pytest.mark.slow
 def test_the_classes_can_be_learnt_but_not_from_their_mean_colour():
     spec = SampleSpec(space="ham7", count=420, size=48, balanced=True)
     images = plan_sample_set(spec).images
@@ -354,7 +362,7 @@ def test_a_confound_is_recorded_with_its_sources():
     assert record["aspects"] == ["quality"]
     assert set(record["images"]) == {image.image_id for image in plan.images}
     assert {source["border"] for source in record["sources"].values()} == {None}
-    own = np.mean([image.source == f"source_{('benign', 'malignant').index(image.label)}" for image in plan.images])
+    own = np.mean([image.clinic == f"source_{('benign', 'malignant').index(image.label)}" for image in plan.images])
     assert 0.9 < own < 1
 
 

@@ -9,18 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lesion_hub.config import (
-    DataSource,
-    EnsembleConfig,
-    EnsembleMember,
-    OperatingPoint,
-    Training,
-    dump_json,
-    load_model_config,
-)
+from lesion_hub.config import DataSource, EnsembleConfig, EnsembleMember, OperatingPoint, Training, dump_json, load_model_config
 from lesion_hub.data.sources import ReadResult, read
-from lesion_hub.data.splits import Images, SplitManifest, SplitOptions, split_images
-from lesion_hub.data.splits.record import PartRecord, describe_parts
+from lesion_hub.data.splits import SplitImages, SplitManifest, SplitOptions, split_images
+from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.hub import store
 from lesion_hub.hub.format import fold_temperature, write_model
@@ -49,7 +41,7 @@ def data(samples: Path) -> ReadResult:
 @pytest.fixture(scope="session")
 def manifest(data: ReadResult) -> SplitManifest:
     """Halves by lesion: train, and test with a fifth of the rest as validation."""
-    return split_images(Images.of(data), SplitOptions((0.5, 0.15, 0.35), allow_absent=True))
+    return split_images(SplitImages.of(data), SplitOptions((0.5, 0.15, 0.35), allow_absent=True))
 
 
 @pytest.fixture(scope="session")

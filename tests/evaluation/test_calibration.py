@@ -1,4 +1,4 @@
-"""Temperature scaling finds the optimum where there is one, stays bounded where there is none, and never changes a decision."""
+"""A temperature is the optimum, or bounded where there is none; it becomes part of a model once, and changes no decision."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from lesion_hub.errors import LesionHubError
+import lesion_hub
+from lesion_hub.config import load_ensemble_config, load_model_config
+from lesion_hub.data.scan import image_sources
+from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import calibration
+from lesion_hub.evaluation.calibration import calibrate_run
+from lesion_hub.evaluation.metrics import bin_of
+from lesion_hub.evaluation.scoring import read_scored, score_dataset
+from lesion_hub.hub.layout import load_config, verify_weights
+from lesion_hub.taxonomy import label_space
 
 
 def calibrated_logits(seed: int, examples: int = 2000, classes: int = 5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -45,7 +53,7 @@ def test_the_temperature_is_the_minimum_of_the_likelihood(scale: float) -> None:
 
 def test_the_result_reports_what_was_gained() -> None:
     logits, labels = calibrated_logits(2)
-    result = calibration.calibrate(logits * 4, labels)
+    result = calibration.fit_calibration(logits * 4, labels)
     after = softmax(logits * 4 / result.temperature, axis=1)
     assert result.nll_before == pytest.approx(log_loss(labels, softmax(logits * 4, axis=1)), rel=1e-6)
     assert result.nll_after == pytest.approx(log_loss(labels, after)) and result.nll_after < result.nll_before
@@ -56,18 +64,18 @@ def test_the_result_reports_what_was_gained() -> None:
 
 
 def test_separable_data_stop_at_the_lower_bound_with_a_note() -> None:
-    result = calibration.calibrate([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+    result = calibration.fit_calibration([[1.0, 0.0], [0.0, 1.0]], [0, 1])
     assert result.temperature == calibration.TEMPERATURE_BOUNDS[0] and "lower bound" in str(result.note)
 
 
 def test_a_model_that_is_always_wrong_stops_at_the_upper_bound_with_a_note() -> None:
-    result = calibration.calibrate([[5.0, 0.0], [0.0, 5.0]], [1, 0])
+    result = calibration.fit_calibration([[5.0, 0.0], [0.0, 5.0]], [1, 0])
     assert result.temperature == calibration.TEMPERATURE_BOUNDS[1] and "upper bound" in str(result.note)
     assert result.nll_after < result.nll_before
 
 
 def test_constant_logits_keep_temperature_one() -> None:
-    result = calibration.calibrate(np.zeros((4, 3)), [0, 1, 2, 0])
+    result = calibration.fit_calibration(np.zeros((4, 3)), [0, 1, 2, 0])
     assert result.temperature == 1.0 and result.note
 
 
@@ -80,7 +88,7 @@ def test_log_probabilities_and_logits_give_the_same_temperature() -> None:
 def test_the_logarithm_of_zero_does_not_break_the_fit() -> None:
     with np.errstate(divide="ignore"):
         scores = np.log(np.array([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7], [0.4, 0.6]]))
-    result = calibration.calibrate(scores, [0, 1, 1, 0])
+    result = calibration.fit_calibration(scores, [0, 1, 1, 0])
     assert np.isfinite(result.nll_before) and result.temperature > 1
 
 
@@ -93,7 +101,7 @@ def test_the_logarithm_of_zero_does_not_break_the_fit() -> None:
 def test_no_decision_changes_and_the_likelihood_never_falls(seed: int, examples: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     logits, labels = random.normal(size=(examples, 4)) * scale, random.integers(4, size=examples)
-    result = calibration.calibrate(logits, labels)
+    result = calibration.fit_calibration(logits, labels)
     low, high = calibration.TEMPERATURE_BOUNDS
     assert low <= result.temperature <= high
     assert result.nll_after <= result.nll_before
@@ -107,10 +115,22 @@ def test_tempering_a_mean_probability_is_a_softmax_of_its_scaled_logarithm() -> 
     assert calibration.apply_temperature([[1.0, 0.0]], 1.0) == pytest.approx(np.array([[1.0, 0.0]]), abs=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_taking_the_temperature_out_again_is_exact(temperature):
+    labels = np.arange(140) % 7
+    logits = np.random.default_rng(0).normal(size=(140, 7)) + 2 * np.eye(7)[labels]
+    probabilities, tempered = softmax(logits, axis=1), softmax(logits / temperature, axis=1)
+    groups = [f"lesion{i // 2}" for i in range(140)]
+    found = calibration.calibration_effect(tempered, labels, groups, label_space("ham7"), temperature, resamples=20)
+    assert found["ece_before"]["value"] == pytest.approx(calibration.expected_calibration_error(probabilities, labels))
+    assert found["ece_after"]["value"] == pytest.approx(calibration.expected_calibration_error(tempered, labels))
+    assert found["temperature"] == temperature
+
+
 def test_bins_are_closed_below_and_one_belongs_to_the_last() -> None:
     edges = np.linspace(0, 1, 16)
-    assert calibration.bin_of(edges).tolist() == [*range(15), 14]
-    assert calibration.bin_of(np.nextafter(edges[1:-1], 0)).tolist() == list(range(14))
+    assert bin_of(edges).tolist() == [*range(15), 14]
+    assert bin_of(np.nextafter(edges[1:-1], 0)).tolist() == list(range(14))
 
 
 def test_a_reliability_diagram_holds_every_example_once() -> None:
@@ -133,3 +153,73 @@ def test_a_reliability_diagram_holds_every_example_once() -> None:
 def test_what_cannot_be_fitted_is_one_line(logits: object, labels: list[int], message: str) -> None:
     with pytest.raises(LesionHubError, match=message):
         calibration.fit_temperature(logits, labels)
+
+
+def validation_of(data, manifest):
+    return data.dataset.select(manifest.rows(list(data.dataset["image_id"][:]), "val"))
+
+
+def test_the_temperature_is_folded_in_and_noted(make_model, samples, data, manifest):
+    folder = make_model(temperature=None)
+    dataset = validation_of(data, manifest)
+    before = score_dataset(lesion_hub.from_pretrained(folder), dataset, data.space)
+    (folder / "metrics.json").write_text(json.dumps({"test": {"accuracy": 1}, "training": {"epochs": 3}}))
+    done = calibrate_run(folder, samples)
+    expected = calibration.fit_calibration(np.log(before.probabilities), before.labels)
+    assert done.result.temperature == pytest.approx(expected.temperature, rel=1e-4)
+    assert done.result.nll_after <= done.result.nll_before
+
+    after = score_dataset(lesion_hub.from_pretrained(folder), dataset, data.space)
+    assert np.array_equal(after.probabilities.argmax(axis=1), before.probabilities.argmax(axis=1))
+    kept = read_scored(folder / "predictions_validation.parquet", data.space)
+    assert np.abs(kept.probabilities - after.probabilities).max() < 2e-3  # weights are stored in half precision
+    config = load_config(folder)
+    verify_weights(folder, config)
+    assert config.lesion_hub.temperature == done.result.temperature
+    assert config.lesion_hub.operating_points == done.points
+
+    noted = json.loads((folder / "metrics.json").read_text())
+    assert noted["training"] == {"epochs": 3} and "test" not in noted
+    assert noted["validation"]["calibration"]["ece_before"]["value"] == pytest.approx(done.result.ece_before)
+
+
+def test_the_runs_own_predictions_will_do(make_model, data, manifest):
+    folder = make_model(temperature=None)
+    score_dataset(lesion_hub.from_pretrained(folder), validation_of(data, manifest), data.space).save(
+        folder / "predictions_validation.parquet"
+    )
+    done = calibrate_run(folder)
+    assert load_model_config(folder).lesion_hub.temperature == done.result.temperature
+
+
+def test_nothing_is_calibrated_twice(make_model, samples):
+    folder = make_model(temperature=None)
+    calibrate_run(folder, samples)
+    weights = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="is calibrated already"):
+        calibrate_run(folder, samples)
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_without_predictions_the_data_are_asked_for(make_model):
+    with pytest.raises(ConfigError, match="--data"):
+        calibrate_run(make_model(temperature=None))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_only_validation_images_will_do(make_model, data, manifest, tmp_path, part):
+    rows = manifest.rows(list(data.dataset["image_id"][:]), part)
+    data.dataset.select(rows).to_parquet(str(tmp_path / "other.parquet"))
+    with pytest.raises(DataError, match=r"made with some of these|does not hold the validation images"):
+        calibrate_run(make_model(temperature=None), tmp_path / "other.parquet")
+
+
+def test_an_ensembles_temperature_stands_in_its_config(registry, pair, samples, data, manifest):
+    dataset = validation_of(data, manifest)
+    before = lesion_hub.from_pretrained(pair, registry=registry).predict(list(image_sources(dataset)))
+    done = calibrate_run(pair, samples, registry=registry)
+    assert load_ensemble_config(pair).temperature == done.result.temperature != 1.0
+    after = lesion_hub.from_pretrained(pair, registry=registry).predict(list(image_sources(dataset)))
+    assert [answer.label for answer in after] == [answer.label for answer in before]
+    with pytest.raises(ConfigError, match="is calibrated already"):
+        calibrate_run(pair, samples, registry=registry)

@@ -17,6 +17,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 
 from lesion_hub.errors import LesionHubError
 from lesion_hub.evaluation import metrics
+from lesion_hub.evaluation.intervals import bootstrap
+from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.taxonomy import LabelSpace, label_space, space_from_names
 
 HAM7 = label_space("ham7")
@@ -130,7 +132,7 @@ def test_malignancy_measures_are_those_of_the_roc_curve(seed: int, name: str, ti
     scores = probabilities[kept][:, malignant].sum(axis=1) / probabilities[kept][:, known].sum(axis=1)
     truth = malignant[labels[kept]]
     if ties:
-        scores = metrics.check(probabilities, labels, space).malignancy().scores  # sums in one order: equal stays equal
+        scores = check_predictions(probabilities, labels, space).malignancy().scores  # sums in one order: equal stays equal
     fpr, tpr, _ = sklearn_metrics.roc_curve(truth, scores, drop_intermediate=False)
     expected = {
         "label_space": "binary",
@@ -167,9 +169,9 @@ def test_a_perfect_model_is_perfect(name: str) -> None:
     space = label_space(name)
     labels = np.arange(6 * len(space)) % len(space)
     result = metrics.compute(np.eye(len(space))[labels], labels, space)
-    ones = (*metrics.confusion.OVERALL, "macro_auroc", "macro_average_precision")
+    ones = (*metrics.OVERALL, "macro_auroc", "macro_average_precision")
     assert [result[name] for name in ones] == [1.0] * len(ones)
-    assert [result[name] for name in metrics.CALIBRATION] == pytest.approx([0.0] * 4, abs=1e-15)
+    assert [result[name] for name in (*metrics.BINNED, *metrics.MEANS)] == pytest.approx([0.0] * 4, abs=1e-15)
     assert result["malignancy"]["pauc_80"] == pytest.approx(0.2)
     assert result["undefined"] == {}
 
@@ -217,6 +219,15 @@ def test_every_none_has_a_reason_and_every_result_is_json() -> None:
         flat = metrics.flatten(result)
         assert {name for name, value in flat.items() if value is None} == set(result["undefined"])
         assert tuple(flat) == metrics.names(HAM7)
+
+
+def test_a_row_of_a_table_is_all_that_a_measure_needs() -> None:
+    per_class = [f"per_class.{label}.{name}" for label in HAM7.labels for name in (*metrics.PER_CLASS, *metrics.RANKING)]
+    overall = (*metrics.OVERALL, *metrics.MACRO_RANKING, *metrics.BINNED, *metrics.MEANS)
+    expected = {*overall, *per_class, *(f"malignancy.{name}" for name in metrics.MALIGNANCY)}
+    probabilities, labels = random_predictions(15, 60, HAM7)
+    assert set(metrics.names(HAM7)) == set(metrics.flatten(metrics.compute(probabilities, labels, HAM7))) == expected
+    assert set(bootstrap(probabilities, labels, range(60), HAM7, resamples=5)) == expected
 
 
 def test_a_space_without_malignancy_has_none() -> None:

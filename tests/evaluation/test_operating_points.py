@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import LesionHubError
 from lesion_hub.evaluation import operating_points
-from lesion_hub.evaluation.metrics import check
+from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.taxonomy import label_space
 
 scores_and_truth = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=60).filter(
@@ -82,7 +82,7 @@ def test_points_are_judged_on_other_data_with_intervals() -> None:
     scores = [0.9, 0.8, 0.4, 0.7, 0.2, 0.1, 0.3, 0.05]
     truth = [True, True, True, False, False, False, False, False]
     points = {"at_half": OperatingPoint(threshold=0.5, metric="sensitivity", target=0.9)}
-    judged = operating_points.evaluate(points, scores, truth, list("aabcdefg"), prevalences=(0.5,), resamples=200)
+    judged = operating_points.judge_points(points, scores, truth, list("aabcdefg"), prevalences=(0.5,), resamples=200)
     result = judged["at_half"]
     assert result["counts"] == {"true_positive": 2, "false_positive": 1, "true_negative": 4, "false_negative": 1}
     assert result["sensitivity"]["value"] == pytest.approx(2 / 3) and result["specificity"]["value"] == pytest.approx(0.8)
@@ -94,7 +94,7 @@ def test_points_are_judged_on_other_data_with_intervals() -> None:
 
 def test_one_class_alone_is_judged_as_far_as_it_can_be() -> None:
     points = {"at_half": OperatingPoint(threshold=0.5, metric="sensitivity", target=0.9)}
-    result = operating_points.evaluate(points, [0.2, 0.7], [False, False], ["a", "b"], resamples=20)["at_half"]
+    result = operating_points.judge_points(points, [0.2, 0.7], [False, False], ["a", "b"], resamples=20)["at_half"]
     assert result["sensitivity"]["value"] is None and result["specificity"]["value"] == 0.5
     assert result["npv"]["value"] == 1.0 and result["ppv"]["value"] == 0.0
     assert result["at_prevalence"] == {}
@@ -103,7 +103,7 @@ def test_one_class_alone_is_judged_as_far_as_it_can_be() -> None:
 
 def test_a_point_that_calls_nobody_has_no_ppv_and_says_so() -> None:
     points = {"never": OperatingPoint(threshold=1.0, metric="specificity", target=0.95)}
-    result = operating_points.evaluate(points, [0.2, 0.7], [False, True], ["a", "b"], resamples=20)["never"]
+    result = operating_points.judge_points(points, [0.2, 0.7], [False, True], ["a", "b"], resamples=20)["never"]
     assert result["ppv"]["value"] is None and result["undefined"] == {"ppv": "no lesion is called suspicious"}
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_thresholded_is_one_line(scores: list[float], truth: list
 def test_malignancy_of_predictions_feeds_the_choice() -> None:
     space = label_space("isic9")
     labels = np.arange(90) % 9
-    question = check(np.eye(9)[labels], labels, space).malignancy()
+    question = check_predictions(np.eye(9)[labels], labels, space).malignancy()
     assert question is not None and len(question.truth) == 80
     assert operating_points.choose(question.scores, question.truth)["sensitivity_95"].threshold == 0.5
 
@@ -148,6 +148,6 @@ def test_rows_that_round_to_more_than_one_are_still_thresholded() -> None:
     """float32 softmax: the malignant labels of a certain row add up to 1.0000001."""
     space = label_space("isic2017")
     certain = np.array([[1.0000001, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    question = check(certain, [0, 1], space).malignancy()
+    question = check_predictions(certain, [0, 1], space).malignancy()
     assert question is not None and question.scores.tolist() == [1.0, 0.0]
     assert operating_points.choose([1.0000001, 0.2], [True, False])["specificity_95"].threshold == pytest.approx(0.6)

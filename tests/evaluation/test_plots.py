@@ -14,13 +14,13 @@ from PIL import Image
 from lesion_hub.errors import LesionHubError
 from lesion_hub.evaluation import plots
 from lesion_hub.evaluation.intervals import Interval
-from lesion_hub.evaluation.metrics import check
+from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.taxonomy import label_space
 
 SPACE = label_space("ham7")
 PROBABILITIES = np.random.default_rng(0).dirichlet(np.ones(7), size=60)
 LABELS = np.arange(60) % 7
-PREDICTIONS = check(PROBABILITIES, LABELS, SPACE)
+PREDICTIONS = check_predictions(PROBABILITIES, LABELS, SPACE)
 BARS = {"head/neck": Interval(0.7, 0.6, 0.8), "torso": Interval(0.5, None, None), "acral": Interval(None, None, None, 0.0)}
 
 PICTURES: dict[str, Callable[[plots.Format], bytes]] = {
@@ -72,12 +72,12 @@ def test_undefined_bars_say_so() -> None:
 
 def test_labels_without_examples_are_left_out_of_curves() -> None:
     kept = SPACE.index("df") != LABELS
-    words = texts(plots.roc_curves(check(PROBABILITIES[kept], LABELS[kept], SPACE), fmt="svg"))
+    words = texts(plots.roc_curves(check_predictions(PROBABILITIES[kept], LABELS[kept], SPACE), fmt="svg"))
     assert any(word.startswith("mel 0.") for word in words) and not any(word.startswith("df") for word in words)
 
 
 def test_one_class_alone_still_makes_a_picture() -> None:
-    alone = check(PROBABILITIES[:3], np.zeros(3, dtype=int), SPACE)
+    alone = check_predictions(PROBABILITIES[:3], np.zeros(3, dtype=int), SPACE)
     assert "nothing to show" in texts(plots.roc_curves(alone, fmt="svg"))
     assert "nothing to show" in texts(plots.precision_recall_curves(alone, fmt="svg"))
 

@@ -15,6 +15,8 @@ from PIL import Image
 from lesion_hub.evaluation.report import worst_mistakes
 from lesion_hub.evaluation.run import Evaluation, evaluate
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError
+from lesion_hub.evaluation.plots import robustness_plot
 from lesion_hub.evaluation.predictions import Predictions
-from lesion_hub.evaluation.robustness import Stressed, evenly_drawn, mean_intervals, picture, rows_of, stress, summarise
+from lesion_hub.evaluation.robustness import Stressed, evenly_drawn, mean_intervals, result_rows, stress, summarise_robustness
 from lesion_hub.taxonomy import label_space
 
 BINARY = label_space("binary")
@@ -31,7 +32,7 @@ def predictions(*malignant: float) -> Predictions:
 @pytest.fixture
 def summary():
     worse = {("hair", 1): predictions(0.1, 0.2, 0.8, 0.9), ("hair", 5): predictions(0.1, 0.7, 0.4, 0.9)}
-    return summarise(Stressed(predictions(0.1, 0.2, 0.8, 0.9), list("abcd"), worse), POINT)
+    return summarise_robustness(Stressed(predictions(0.1, 0.2, 0.8, 0.9), list("abcd"), worse), POINT)
 
 
 def test_nothing_changes_where_nothing_is_disturbed(summary):
@@ -53,8 +54,8 @@ def test_flips_and_shifts_are_counted(summary):
 
 def test_it_is_json_a_table_and_a_picture(summary):
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert [(name, severity) for name, severity, _ in rows_of(summary)] == [("hair", "1"), ("hair", "5")]
-    Image.open(io.BytesIO(picture(summary))).verify()
+    assert [(name, severity) for name, severity, _ in result_rows(summary)] == [("hair", "1"), ("hair", "5")]
+    Image.open(io.BytesIO(robustness_plot(summary))).verify()
 
 
 def test_every_condition_is_scored_on_the_same_images(make_model, data):

@@ -13,6 +13,8 @@ from lesion_hub.evaluation import metrics
 from lesion_hub.evaluation.run import evaluate, record
 from lesion_hub.taxonomy import label_space
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"resamples": 50}
 
 

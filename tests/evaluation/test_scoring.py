@@ -10,7 +10,7 @@ import lesion_hub
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import DataError, TaxonomyError
 from lesion_hub.evaluation import scoring
-from lesion_hub.evaluation.scoring import in_space, read_scored, score, shared_space, views_of
+from lesion_hub.evaluation.scoring import in_space, read_scored, score_dataset, shared_space, views_of
 from lesion_hub.taxonomy import label_space, space_from_names
 
 HAM7 = label_space("ham7")
@@ -23,7 +23,7 @@ def predictor(make_model):
 
 def test_probabilities_are_those_of_predict(predictor, data):
     dataset = data.dataset.select(range(5))
-    scored = score(predictor, dataset, data.space, batch_size=2)
+    scored = score_dataset(predictor, dataset, data.space, batch_size=2)
     expected = [list(answer.probabilities.values()) for answer in predictor.predict(list(image_sources(dataset)))]
     assert np.abs(scored.probabilities - expected).max() < 1e-6
     assert scored.labels.tolist() == dataset["label"][:]
@@ -33,34 +33,34 @@ def test_probabilities_are_those_of_predict(predictor, data):
 
 def test_progress_counts_images(predictor, data):
     seen = []
-    score(predictor, data.dataset.select(range(5)), data.space, batch_size=2, progress=lambda *done: seen.append(done))
+    score_dataset(predictor, data.dataset.select(range(5)), data.space, batch_size=2, progress=lambda *done: seen.append(done))
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_no_more_than_two_batches_are_in_memory(predictor, data, monkeypatch):
     """Images opened but not yet scored, at any time."""
     opened, scored, most = [0], [0], [0]
-    look, predict = scoring._look, predictor.predict
+    open_and_measure, predict = scoring._open_and_measure, predictor.predict
 
-    def counting_look(source):
+    def counting_open(source):
         opened[0] += 1
         most[0] = max(most[0], opened[0] - scored[0])
-        return look(source)
+        return open_and_measure(source)
 
     def counting_predict(images, **options):
         answers = predict(images, **options)
         scored[0] += len(images)
         return answers
 
-    monkeypatch.setattr(scoring, "_look", counting_look)
+    monkeypatch.setattr(scoring, "_open_and_measure", counting_open)
     monkeypatch.setattr(predictor, "predict", counting_predict)
-    score(predictor, data.dataset.select(range(24)), data.space, batch_size=4)
+    score_dataset(predictor, data.dataset.select(range(24)), data.space, batch_size=4)
     assert (opened[0], scored[0]) == (24, 24)
     assert most[0] <= 3 * 4  # two batches ahead of the one that is being scored
 
 
 def test_a_coarser_space_sums_probabilities_and_maps_labels(predictor, data):
-    scored = score(predictor, data.dataset.select(range(6)), data.space)
+    scored = score_dataset(predictor, data.dataset.select(range(6)), data.space)
     binary = in_space(scored, label_space("binary"))
     assert binary.space.name == "binary"
     assert np.allclose(binary.probabilities[:, 1], scored.probabilities[:, [0, 2, 3]].sum(axis=1))
@@ -86,7 +86,7 @@ def test_a_space_that_would_split_labels_is_refused():
 
 
 def test_predictions_can_be_read_again(predictor, data, tmp_path):
-    scored = score(predictor, data.dataset.select(range(4)), data.space)
+    scored = score_dataset(predictor, data.dataset.select(range(4)), data.space)
     scored.save(tmp_path / "predictions.parquet")
     again = read_scored(tmp_path / "predictions.parquet", HAM7)
     assert np.array_equal(again.probabilities, scored.probabilities)
@@ -95,7 +95,7 @@ def test_predictions_can_be_read_again(predictor, data, tmp_path):
 
 
 def test_predictions_of_other_labels_are_one_line(predictor, data, tmp_path):
-    score(predictor, data.dataset.select(range(4)), data.space).save(tmp_path / "predictions.parquet")
+    score_dataset(predictor, data.dataset.select(range(4)), data.space).save(tmp_path / "predictions.parquet")
     with pytest.raises(DataError, match="p_ak"):
         read_scored(tmp_path / "predictions.parquet", label_space("isic8"))
 
@@ -106,12 +106,12 @@ def test_an_image_that_cannot_be_read_is_named(predictor, data, tmp_path):
     paths = [str(broken)]
     dataset = data.dataset.select([0]).remove_columns("image").add_column("image", paths).cast(data.dataset.features)
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        score(predictor, dataset, data.space)
+        score_dataset(predictor, dataset, data.space)
 
 
 def test_views_average_and_change_the_scores(predictor, data):
     dataset = data.dataset.select(range(3))
-    plain, turned = (score(predictor, dataset, data.space, tta=views_of(predictor, tta)) for tta in (False, True))
+    plain, turned = (score_dataset(predictor, dataset, data.space, tta=views_of(predictor, tta)) for tta in (False, True))
     assert views_of(predictor, False) == 1 and views_of(predictor, True) == 8
     assert not np.allclose(plain.probabilities, turned.probabilities)
     mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in dataset["image"]]

@@ -46,8 +46,8 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
 
 @pytest.fixture
-def short_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub waits for seconds between its own retries; here it naps."""
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub waits for seconds between its own retries; here it pauses briefly."""
     sleep = time.sleep
     monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.02)))
 

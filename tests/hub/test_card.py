@@ -15,8 +15,6 @@ from lesion_hub.config import EnsembleConfig, EnsembleMember, dump_json
 from lesion_hub.errors import LesionHubError
 from lesion_hub.hub.card import dataset_slug, render_card, template_path, write_card
 from lesion_hub.hub.card_check import check_card, problems
-from lesion_hub.hub.citations import citations
-from lesion_hub.hub.licences import strictest
 from lesion_hub.taxonomy import label_space
 
 GOLDEN = Path(__file__).parent / "golden_card"
@@ -176,24 +174,6 @@ def test_an_ensemble_lists_its_members(ensemble):
 def test_a_licence_that_nobody_knows_is_asked_for(ensemble):
     with pytest.raises(LesionHubError, match="--licence"):
         render_card(ensemble)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["cc0-1.0", "cc-by-4.0"], "cc-by-4.0"),
-        (["apache-2.0", "cc-by-nc-4.0", "cc-by-sa-4.0"], "cc-by-nc-sa-4.0"),
-        (["cc-by-nc-4.0", "my-own-terms"], "my-own-terms"),
-    ],
-)
-def test_weights_inherit_every_term(given, expected):
-    assert strictest(given) == strictest(given[::-1]) == expected
-
-
-def test_data_sets_are_cited_once():
-    assert len(citations(["HAM10000", "ham10000"])) == 1
-    assert {text.split()[0] for text in citations(["ISIC 2019"])} == {"Tschandl,", "Codella", "Combalia"}
-    assert citations(["mine"]) == []
 
 
 def test_names_of_data_sets_become_ids():

@@ -1,4 +1,4 @@
-"""A model folder: written whole, read strictly, published only when complete."""
+"""A model folder: written whole and read strictly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 
 from lesion_hub.config import CONFIG_NAME, OperatingPoint
-from lesion_hub.errors import ConfigError, LesionHubError, StoreError
+from lesion_hub.errors import ConfigError, FileWriteError, LesionHubError, StoreError
 from lesion_hub.hub.format import fold_temperature, read_model, write_model
-from lesion_hub.hub.layout import MODELING_NAME, WEIGHTS_NAME, modeling_source, publishable_files
+from lesion_hub.hub.layout import MODELING_NAME, WEIGHTS_NAME, modeling_source
 from lesion_hub.models import LesionClassifier
 
 
@@ -172,50 +172,8 @@ def test_a_full_disk_leaves_the_old_model_readable(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(FileWriteError, match="No space left"):
         write_model(tmp_path, small("ham7"))
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     read_model(tmp_path)
-
-
-def test_only_the_files_of_the_format_are_published(tmp_path):
-    write_model(tmp_path, small())
-    for name, text in {
-        "README.md": "card",
-        "metrics.json": "{}",
-        "split.json": "{}",
-        "log.jsonl": "",
-        "CHANGELOG.md": "",
-    }.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "roc.png").write_bytes(b"png")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "model.safetensors").write_bytes(b"")
-    assert set(publishable_files(tmp_path)) == {
-        *("config.json", "model.safetensors", "modeling_lesion.py", "README.md", "metrics.json", "split.json", "plots/roc.png")
-    }
-
-
-@pytest.mark.parametrize("missing", ["README.md", "metrics.json", "split.json", "modeling_lesion.py", "model.safetensors"])
-def test_an_incomplete_folder_is_not_publishable(tmp_path, missing):
-    write_model(tmp_path, small())
-    for name in ("README.md", "metrics.json", "split.json"):
-        (tmp_path / name).write_text("{}")
-    (tmp_path / missing).unlink()
-    with pytest.raises(StoreError, match=missing):
-        publishable_files(tmp_path)
-
-
-def test_altered_network_code_and_broken_metrics_are_not_publishable(tmp_path):
-    write_model(tmp_path, small())
-    for name in ("README.md", "metrics.json", "split.json"):
-        (tmp_path / name).write_text("{}")
-    (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(StoreError, match=r"metrics\.json: not valid JSON"):
-        publishable_files(tmp_path)
-    (tmp_path / "metrics.json").write_text("{}")
-    (tmp_path / MODELING_NAME).write_text("import os")
-    with pytest.raises(StoreError, match="not this version's network code"):
-        publishable_files(tmp_path)

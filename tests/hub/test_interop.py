@@ -21,6 +21,8 @@ from lesion_hub.hub.format import write_model
 from lesion_hub.models import LesionClassifier
 from tests.models.test_networks import CLINICAL_HEADS
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 # Backbones of the recipe table under timm's own classifier, each with the smallest input it takes.

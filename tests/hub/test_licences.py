@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_hub.errors import StoreError
 from lesion_hub.hub import store
-from lesion_hub.hub.licences import _TERMS, check_licence
-from lesion_hub.hub.release import prepare_release
+from lesion_hub.hub.licences import _TERMS, check_licence, citations, strictest
 from tests.hub.publishable import refused, write_ensemble
 
 NC = [("HAM10000", "cc-by-nc-4.0")]
@@ -77,16 +74,19 @@ def test_an_ensemble_is_bound_by_the_data_of_its_members(make_folder, tmp_path):
         store.publish(ensemble, "e", version="1.0.0", notes="n", registry=tmp_path)
 
 
-@pytest.mark.parametrize("front", ["license: [unclosed", "license: 'x\n  : :", "- a\n- b"])
-def test_front_matter_that_is_not_yaml_is_one_line(make_folder, front):
-    folder = make_folder()
-    (folder / "README.md").write_text(f"---\n{front}\n---\n\ntext\n")
-    with refused("README.md"):
-        prepare_release(folder, "1.0.0", "n")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["cc0-1.0", "cc-by-4.0"], "cc-by-4.0"),
+        (["apache-2.0", "cc-by-nc-4.0", "cc-by-sa-4.0"], "cc-by-nc-sa-4.0"),
+        (["cc-by-nc-4.0", "my-own-terms"], "my-own-terms"),
+    ],
+)
+def test_weights_inherit_every_term(given, expected):
+    assert strictest(given) == strictest(given[::-1]) == expected
 
 
-def test_metrics_that_are_not_json_are_refused(make_folder):
-    folder = make_folder()
-    (folder / "metrics.json").write_text(json.dumps({"a": 1})[:-1])
-    with refused("metrics.json"):
-        prepare_release(folder, "1.0.0", "n")
+def test_data_sets_are_cited_once():
+    assert len(citations(["HAM10000", "ham10000"])) == 1
+    assert {text.split()[0] for text in citations(["ISIC 2019"])} == {"Tschandl,", "Codella", "Combalia"}
+    assert citations(["mine"]) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lesion_hub
-from lesion_hub.hub import atomic, registry, store
+from lesion_hub.hub import registry, store
 from lesion_hub.hub.registry import Registry
 from lesion_hub.hub.versions import changelog_notes
 from tests.hub.publishable import attempt, holds_weights_of, refused, write_ensemble
@@ -62,7 +62,7 @@ def test_notes_go_on_top_of_what_was_published_last_even_for_an_older_line(make_
     assert list(notes_in(tmp_path / "m" / "v1.0.2")) == ["v1.0.2", "v1.0.1", "v2.0.0", "v1.0.0"]
 
 
-@pytest.mark.parametrize("moment", ["_copy_durably", "sync_folder"])
+@pytest.mark.parametrize("moment", ["_write_durably", "sync_folder"])
 def test_killed_in_the_middle_leaves_no_version_and_can_be_run_again(make_folder, tmp_path, moment):
     folder = make_folder()
     child = os.fork()
@@ -208,16 +208,3 @@ def test_an_ensemble_of_unknown_members_is_not_published(make_folder, tmp_path):
     ensemble = write_ensemble(tmp_path / "run-e", {"ghost": make_folder()})
     with refused("member ghost v1.0.0"):
         publish(ensemble, tmp_path, name="e")
-
-
-def test_writing_a_file_on_a_full_disk_keeps_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "config.json"
-    atomic.write_text(path, "old")
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("os.fsync", full)
-    with refused("config.json", "No space left"):
-        atomic.write_text(path, "new")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("config.json", "old")]

@@ -13,10 +13,11 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
 import lesion_hub
 from lesion_hub.hub import store
-from lesion_hub.hub.space import packaged_space
-from lesion_hub.hub.space_upload import publish_space
+from lesion_hub.hub.space import packaged_space, publish_space
 from tests.cli.runner import object_of, run
 from tests.hub.publishable import refused, write_ensemble, write_folder
+
+pytestmark = pytest.mark.slow
 
 PLACE = packaged_space()
 
@@ -272,7 +273,7 @@ def test_a_dry_run_writes_nothing(hub, model, space):
 
 @pytest.mark.parametrize("match", ["POST /api/repos/create", "POST /api/spaces/.*/commit"])
 @pytest.mark.parametrize("fault", [{"status": 503}, {"lose": True}])
-def test_a_busy_hub_or_a_lost_answer_still_ends_with_one_commit(hub, model, space, match, fault, short_naps):
+def test_a_busy_hub_or_a_lost_answer_still_ends_with_one_commit(hub, model, space, match, fault, short_pauses):
     hub.spoil({**fault, "match": match, "times": 1})
     publish_space(space, [model])
     assert Pushed(hub, space).commits == 1

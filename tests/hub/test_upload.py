@@ -14,6 +14,8 @@ from lesion_hub.hub import store, upload
 from lesion_hub.hub.versions import changelog_notes
 from tests.hub.publishable import attempt, holds_weights_of, is_one_line, refused
 
+pytestmark = pytest.mark.slow
+
 COMMIT, TAG = r"POST /api/.*/commit/main", r"POST /api/.*/tag/"
 LOSERS_LINES = ("someone else published", "under way", "already exists")  # by how close the race was
 
@@ -143,7 +145,7 @@ def test_front_matter_that_the_hub_refuses_is_one_line(hub, make_folder, repo_id
 
 
 @pytest.mark.parametrize("moment", ["before-ref", "after-ref"])
-def test_a_server_killed_in_the_commit_ends_in_one_commit_and_one_tag(hub, make_folder, repo_id, moment, short_naps):
+def test_a_server_killed_in_the_commit_ends_in_one_commit_and_one_tag(hub, make_folder, repo_id, moment, short_pauses):
     folder = make_folder()
     hub.spoil({"match": COMMIT, "die": moment})
     with refused(repo_id, "could not be reached", "run it again"):
@@ -162,7 +164,7 @@ def test_a_lost_answer_is_looked_up_not_repeated(hub, make_folder, repo_id, targ
     assert_published_once(hub, repo_id, folder)
 
 
-def test_a_publish_that_never_got_its_tag_is_finished_by_the_next(hub, make_folder, repo_id, short_naps):
+def test_a_publish_that_never_got_its_tag_is_finished_by_the_next(hub, make_folder, repo_id, short_pauses):
     folder = make_folder()
     hub.spoil({"match": TAG, "status": 503})
     with refused(repo_id, "503"):
@@ -174,7 +176,7 @@ def test_a_publish_that_never_got_its_tag_is_finished_by_the_next(hub, make_fold
     assert_published_once(hub, repo_id, folder)
 
 
-def test_it_is_finished_even_when_another_version_came_in_between(hub, make_folder, repo_id, short_naps):
+def test_it_is_finished_even_when_another_version_came_in_between(hub, make_folder, repo_id, short_pauses):
     late, other = make_folder(1), make_folder(2)
     hub.spoil({"match": TAG, "status": 503})
     with refused("503"):
@@ -188,7 +190,7 @@ def test_it_is_finished_even_when_another_version_came_in_between(hub, make_fold
 
 
 @pytest.mark.parametrize("target", ["", COMMIT, TAG, "PUT /_lfs/", "GET /api/", "POST /api/.*/preupload"])
-def test_three_times_503_is_sat_out(hub, make_folder, repo_id, target, short_naps):
+def test_three_times_503_is_sat_out(hub, make_folder, repo_id, target, short_pauses):
     folder = make_folder()
     hub.spoil({"match": target, "status": 503, "times": 3})
     publish(folder, repo_id)
@@ -196,7 +198,7 @@ def test_three_times_503_is_sat_out(hub, make_folder, repo_id, target, short_nap
 
 
 @pytest.mark.parametrize("target", ["", COMMIT])
-def test_503_for_ever_is_one_line_after_bounded_retries(hub, make_folder, repo_id, target, short_naps):
+def test_503_for_ever_is_one_line_after_bounded_retries(hub, make_folder, repo_id, target, short_pauses):
     folder = make_folder()
     hub.spoil({"match": target, "status": 503})
     with refused(repo_id, "503", "nothing is half done"):
@@ -257,7 +259,7 @@ def test_two_publishers_of_the_very_same_folder_end_in_one_commit(hub, make_fold
 
 
 @pytest.fixture
-def untagged(hub, make_folder, repo_id, short_naps):
+def untagged(hub, make_folder, repo_id, short_pauses):
     """Somebody's v1.0.0 whose commit is there and whose tag is not yet."""
     folder = make_folder(1)
     hub.spoil({"match": TAG, "status": 503})

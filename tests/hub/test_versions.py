@@ -1,4 +1,4 @@
-"""Version numbers order as numbers do, and the changelog keeps every entry that was ever made."""
+"""Version numbers order as numbers do, and the changelog keeps every entry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked
 from tests.hub.publishable import refused
 
 numbers = st.integers(min_value=0, max_value=10**6)
-versions = st.builds(Version, numbers, numbers, numbers)
+some_versions = st.builds(Version, numbers, numbers, numbers)
 DAY = date(2026, 1, 2)
 
 
@@ -26,7 +26,7 @@ def valid(notes: str) -> bool:
 
 
 notes_texts = st.text().filter(valid).map(checked_notes)
-histories = st.lists(st.tuples(versions, notes_texts), unique_by=lambda entry: entry[0], max_size=6)
+histories = st.lists(st.tuples(some_versions, notes_texts), unique_by=lambda entry: entry[0], max_size=6)
 
 
 def changelog_of(history: list[tuple[Version, str]]) -> str | None:
@@ -36,12 +36,12 @@ def changelog_of(history: list[tuple[Version, str]]) -> str | None:
     return text
 
 
-@given(versions)
+@given(some_versions)
 def test_a_version_reads_back_from_its_tag_with_or_without_v(version):
     assert Version.parse(str(version)) == Version.parse(str(version)[1:]) == version
 
 
-@given(st.lists(versions, unique=True))
+@given(st.lists(some_versions, unique=True))
 def test_tags_are_ordered_by_number_and_all_else_is_left_out(some):
     names = [*map(str, some), "main", "1.0.0", "v1.0", "v01.0.0", "v1.0.0-rc1", "latest"]
     assert version_tags(names) == [str(version) for version in sorted(some)]
@@ -57,7 +57,7 @@ def test_other_spellings_are_refused(text):
         Version.parse(text)
 
 
-@given(histories, versions, notes_texts)
+@given(histories, some_versions, notes_texts)
 def test_an_entry_goes_on_top_and_all_others_stay(history, version, notes):
     before = changelog_notes(changelog_of(history) or "")
     after = changelog_notes(add_entry(changelog_of(history), version, notes, DAY))
@@ -66,7 +66,7 @@ def test_an_entry_goes_on_top_and_all_others_stay(history, version, notes):
     assert list(after.items())[1:] == list(others.items())
 
 
-@given(histories, versions, notes_texts)
+@given(histories, some_versions, notes_texts)
 def test_adding_an_entry_twice_is_adding_it_once(history, version, notes):
     once = add_entry(changelog_of(history), version, notes, DAY)
     assert add_entry(once, version, notes, DAY) == once

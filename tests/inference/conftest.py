@@ -10,7 +10,7 @@ from torch import nn
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.networks import LesionCNN
-from tests.inference.networks import SIDE, planted
+from tests.inference.networks import IMAGES, SIDE, picture, planted
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,17 @@ def patch_finder() -> Predictor:
         optimiser.step()
     assert loss < 0.1, "the network did not learn; the test would say nothing"
     return Predictor.of(model)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Write 21 images in sub-folders, of which two cannot be read, and a file that is no image."""
+    root = tmp_path_factory.mktemp("images")
+    for i in range(IMAGES):
+        place = root / f"part{i % 2}"
+        place.mkdir(exist_ok=True)
+        picture(20, 24, seed=i).save(place / f"{i:03}.jpg")
+    (root / "part0" / "004.jpg").write_bytes(b"")
+    (root / "part1" / "007.jpg").write_text("no image")
+    (root / "notes.txt").write_text("nothing")
+    return root

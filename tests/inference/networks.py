@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.members import Member
+from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models import LesionClassifier
 
@@ -60,6 +59,7 @@ def ensemble(weights=(0.25, 0.75), spaces=("ham7", "isic8")) -> Predictor:
 
 
 SIDE, PATCH = 96, 40
+IMAGES = 21
 
 
 def planted(seed: int, with_patch: bool = True) -> tuple[np.ndarray, np.ndarray]:

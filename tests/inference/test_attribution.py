@@ -11,14 +11,13 @@ from torch import nn
 
 from lesion_hub.errors import ConfigError, TaxonomyError
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.attribution import METHODS
-from lesion_hub.inference.attribution.maps import averaged, on_image, scaled
-from lesion_hub.inference.attribution.targets import for_member, select
-from lesion_hub.inference.framing import Framing
+from lesion_hub.inference.attribution import METHODS, averaged, member_labels, on_image, scaled, target_labels
+from lesion_hub.inference.preprocess import Framing
 from lesion_hub.taxonomy import label_space
 from tests.inference.networks import classifier, ensemble, picture, planted, predictor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_heat_is_where_a_planted_patch_is(patch_finder, method):
     shares = []
@@ -31,6 +30,7 @@ def test_the_heat_is_where_a_planted_patch_is(patch_finder, method):
     assert np.mean(shares) > (0.4 if method == "occlusion" else 0.8), shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("backbone", ["lesion_cnn_shallow", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_every_method_explains_every_layout(method, backbone):
@@ -62,14 +62,14 @@ def test_an_ensembles_map_is_the_weighted_mean_of_its_members():
 
 def test_a_label_that_a_member_splits_is_explained_by_its_parts():
     ham7, isic8 = label_space("ham7"), label_space("isic8")
-    name, chosen = select("akiec", ham7)
+    name, chosen = target_labels("akiec", ham7)
     assert name == "akiec"
-    parts = for_member(chosen[None], isic8.map_to(ham7))[0]
+    parts = member_labels(chosen[None], isic8.map_to(ham7))[0]
     assert [label for label, meant in zip(isic8.labels, parts, strict=True) if meant] == ["ak", "scc"]
 
 
 def test_malignancy_can_be_explained_in_a_finer_space():
-    name, chosen = select("malignant", label_space("ham7"))
+    name, chosen = target_labels("malignant", label_space("ham7"))
     assert (name, chosen.tolist()) == ("malignant", [True, False, True, True, False, False, False])
     heat = predictor().predict(picture(), explain="gradcam", target="malignant").heat
     assert heat.max() == 1

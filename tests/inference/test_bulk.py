@@ -17,27 +17,11 @@ from lesion_hub import score as entry
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.hub.format import write_model
-from lesion_hub.inference.bulk import Process, ScoreOptions, score
-from lesion_hub.inference.rows import Row, RowSource, rows_of
-from lesion_hub.inference.shards import ShardFolder
-from tests.inference.networks import classifier, ensemble, picture, predictor
+from lesion_hub.inference.bulk import Process, ScoreOptions, ShardFolder, score_in_bulk
+from lesion_hub.inference.rows import RowSource, open_rows
+from tests.inference.networks import IMAGES, classifier, ensemble, picture, predictor
 
 SMALL = ScoreOptions(batch_size=4, shard_size=8)
-IMAGES = 21
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """21 images in sub-folders, of which two cannot be read, and a file that is no image."""
-    root = tmp_path_factory.mktemp("images")
-    for i in range(IMAGES):
-        place = root / f"part{i % 2}"
-        place.mkdir(exist_ok=True)
-        picture(20, 24, seed=i).save(place / f"{i:03}.jpg")
-    (root / "part0" / "004.jpg").write_bytes(b"")
-    (root / "part1" / "007.jpg").write_text("no image")
-    (root / "notes.txt").write_text("nothing")
-    return root
 
 
 def check_whole(out, total=IMAGES):
@@ -49,7 +33,7 @@ def check_whole(out, total=IMAGES):
 
 def test_every_image_is_a_row_and_a_bad_one_a_row_with_an_error(folder, tmp_path):
     model, steps = ensemble(), []
-    report = score(model, rows_of(folder), tmp_path, SMALL, progress=lambda done, total: steps.append((done, total)))
+    report = score_in_bulk(model, open_rows(folder), tmp_path, SMALL, progress=lambda done, total: steps.append((done, total)))
     assert (report.scored, report.errors, report.already_there, report.complete) == (IMAGES, 2, 0, True)
     assert steps[-1] == (IMAGES, IMAGES)
     for row in check_whole(tmp_path).to_pylist():
@@ -67,10 +51,10 @@ def test_every_image_is_a_row_and_a_bad_one_a_row_with_an_error(folder, tmp_path
 
 def test_what_stands_there_is_not_scored_again(folder, tmp_path):
     model = predictor()
-    score(model, rows_of(folder), tmp_path, SMALL)
+    score_in_bulk(model, open_rows(folder), tmp_path, SMALL)
     stamp = ShardFolder(tmp_path).path(1).stat().st_mtime_ns
     ShardFolder(tmp_path).path(0).unlink()
-    report = score(model, rows_of(folder), tmp_path, SMALL)
+    report = score_in_bulk(model, open_rows(folder), tmp_path, SMALL)
     assert (report.scored, report.already_there) == (8, 13)
     assert ShardFolder(tmp_path).path(1).stat().st_mtime_ns == stamp
     check_whole(tmp_path)
@@ -79,7 +63,7 @@ def test_what_stands_there_is_not_scored_again(folder, tmp_path):
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_processes_share_the_work(folder, tmp_path, count):
     model = predictor()
-    reports = [score(model, rows_of(folder), tmp_path, SMALL, process=Process(rank, count)) for rank in range(count)]
+    reports = [score_in_bulk(model, open_rows(folder), tmp_path, SMALL, process=Process(rank, count)) for rank in range(count)]
     assert sum(report.scored for report in reports) == IMAGES
     assert [report.complete for report in reports][-1]
     check_whole(tmp_path)
@@ -87,21 +71,21 @@ def test_processes_share_the_work(folder, tmp_path, count):
 
 def test_a_run_can_be_continued_with_another_number_of_processes(folder, tmp_path):
     model = predictor()
-    score(model, rows_of(folder), tmp_path, SMALL, process=Process(1, 2))
+    score_in_bulk(model, open_rows(folder), tmp_path, SMALL, process=Process(1, 2))
     assert ShardFolder(tmp_path).done() == {1}
-    report = score(model, rows_of(folder), tmp_path, SMALL)
+    report = score_in_bulk(model, open_rows(folder), tmp_path, SMALL)
     assert (report.scored, report.already_there, report.complete) == (13, 8, True)
     check_whole(tmp_path)
 
 
 def test_another_run_is_refused(folder, tmp_path):
-    score(predictor(), rows_of(folder), tmp_path, SMALL)
+    score_in_bulk(predictor(), open_rows(folder), tmp_path, SMALL)
     with pytest.raises(DataError, match="weights_sha256 differs"):
-        score(predictor(seed=5), rows_of(folder), tmp_path, SMALL)
+        score_in_bulk(predictor(seed=5), open_rows(folder), tmp_path, SMALL)
     with pytest.raises(DataError, match="shard_size differs"):
-        score(predictor(), rows_of(folder), tmp_path, ScoreOptions(batch_size=4, shard_size=16))
+        score_in_bulk(predictor(), open_rows(folder), tmp_path, ScoreOptions(batch_size=4, shard_size=16))
     with pytest.raises(DataError, match="data differs"):
-        score(predictor(), rows_of(folder / "part0"), tmp_path, SMALL)
+        score_in_bulk(predictor(), open_rows(folder / "part0"), tmp_path, SMALL)
 
 
 def test_sizes_that_do_not_fit_are_one_line():
@@ -127,7 +111,7 @@ def test_a_stream_is_read_once_and_never_held(tmp_path):
 
     model = predictor()
     source = RowSource("stream of a test", None, items(), model.labels)
-    report = score(model, source, tmp_path, SMALL, progress=lambda rows, total: done.__setitem__(0, rows))
+    report = score_in_bulk(model, source, tmp_path, SMALL, progress=lambda rows, total: done.__setitem__(0, rows))
     assert report.complete
     table = check_whole(tmp_path, 30)
     assert table.column("truth").to_pylist() == [model.labels[i % 7] for i in range(30)]
@@ -138,16 +122,11 @@ def test_a_stream_is_read_once_and_never_held(tmp_path):
 def test_a_data_set_brings_its_labels(tmp_path, streaming):
     write_sample_set(tmp_path / "set", SampleSpec(count=14, size=32, balanced=True))
     model = predictor(backbone="resnet10t", metadata=True)
-    source = rows_of(tmp_path / "set", source="ham10000", streaming=streaming)
-    assert score(model, source, tmp_path / "out", SMALL).complete
+    source = open_rows(tmp_path / "set", source="ham10000", streaming=streaming)
+    assert score_in_bulk(model, source, tmp_path / "out", SMALL).complete
     table = check_whole(tmp_path / "out", 14)
     assert set(table.column("truth").to_pylist()) <= set(model.labels)
     assert all(table.column("group").to_pylist())
-
-
-def test_an_empty_folder_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="holds no image"):
-        rows_of(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ kill -9
@@ -195,6 +174,7 @@ def finish(process) -> dict:
     return json.loads(output)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_row_and_doubles_none(published, tmp_path):
     out = tmp_path / "out"
     kill_in_the_middle(start(published, out), out)
@@ -208,6 +188,7 @@ def test_kill_9_loses_no_row_and_doubles_none(published, tmp_path):
     assert not list(out.glob(".shard*"))
 
 
+@pytest.mark.slow
 def test_kill_9_of_one_of_two_processes(published, tmp_path):
     out = tmp_path / "out"
     killed, survivor = start(published, out, 0, 2), start(published, out, 1, 2)
@@ -227,12 +208,5 @@ def test_the_entry_says_a_mistake_in_one_line(published, tmp_path, capsys):
 
 
 def test_shards_are_readable_by_any_parquet_reader(folder, tmp_path):
-    score(predictor(), rows_of(folder), tmp_path, SMALL)
+    score_in_bulk(predictor(), open_rows(folder), tmp_path, SMALL)
     assert pq.read_table(tmp_path / "shard-000002.parquet").num_rows == IMAGES - 16
-
-
-def test_rows_know_their_place(folder):
-    rows = list(rows_of(folder))
-    assert isinstance(rows[0], Row)
-    assert [row.index for row in rows] == list(range(IMAGES))
-    assert [row.image_id for row in rows] == sorted(row.image_id for row in rows)

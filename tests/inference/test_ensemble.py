@@ -11,10 +11,8 @@ import lesion_hub
 from lesion_hub.config import OperatingPoint, load_ensemble_config
 from lesion_hub.errors import ConfigError, LesionHubError, StoreError
 from lesion_hub.hub import store
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.ensemble import create_ensemble, pin_member
-from lesion_hub.inference.fitting import fit_combination, fit_ensemble
-from lesion_hub.inference.members import Member
+from lesion_hub.inference.ensemble import create_ensemble, fit_combination, fit_ensemble, pin_member
+from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.rows import RowSource
 from lesion_hub.taxonomy import label_space
 from tests.hub.publishable import write_folder
@@ -73,6 +71,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(registry, tmp_path):
     for members, options, words in [
         (["a", "nobody"], {}, "nobody"),
         (["a@v9.0.0"], {}, "v9.0.0"),
+        (["a@main"], {}, "may move"),
         (["a", "b"], {"weights": [0.5, 0.6]}, "sum to 1"),
         (["a", "b"], {"space": "isic8"}, "isic8"),
         ([], {}, "needs members"),

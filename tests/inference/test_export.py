@@ -13,6 +13,8 @@ from lesion_hub.inference.export import export_onnx, quantize_onnx
 from lesion_hub.inference.rows import RowSource
 from tests.inference.networks import classifier, ensemble, picture, predictor
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 

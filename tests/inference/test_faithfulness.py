@@ -12,11 +12,21 @@ from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import DataError, LesionHubError
 from lesion_hub.hub.card import write_card
 from lesion_hub.hub.card_check import check_card
-from lesion_hub.inference.faithfulness import CheckOptions, Specimen, check, record, specimens_of
-from lesion_hub.inference.faithfulness.baselines import BASELINES, edges
-from lesion_hub.inference.faithfulness.curves import deletion_auc, insertion_auc
-from lesion_hub.inference.faithfulness.randomisation import cascade
-from lesion_hub.inference.faithfulness.subject import Subject, as_batch, as_pixels
+from lesion_hub.inference.faithfulness import (
+    BASELINES,
+    CheckImage,
+    CheckOptions,
+    ExplainedModel,
+    as_batch,
+    as_pixels,
+    cascading_randomisation,
+    check_images_of,
+    check_maps,
+    deletion_auc,
+    edges,
+    insertion_auc,
+    record_check,
+)
 from tests.hub.test_card import GOLDEN
 from tests.inference.networks import ensemble, planted, predictor
 
@@ -25,7 +35,7 @@ SMALL = CheckOptions(steps=6, perturbations=4, stages=2)
 
 @pytest.fixture(scope="module")
 def checked(patch_finder):
-    return check(patch_finder, [Specimen(*planted(seed)) for seed in range(500, 503)], SMALL)
+    return check_maps(patch_finder, [CheckImage(*planted(seed)) for seed in range(500, 503)], SMALL)
 
 
 def test_evidence_beats_maps_that_know_nothing(checked):
@@ -46,7 +56,7 @@ def test_the_results_are_json_and_name_every_measure(checked):
 
 def test_the_true_mask_is_the_best_map_and_its_inverse_the_worst(patch_finder):
     image, mask = planted(510)
-    subject = Subject(patch_finder, "malignant")
+    subject = ExplainedModel(patch_finder, "malignant")
     good, bad = mask.astype(np.float32), (~mask).astype(np.float32)
     assert deletion_auc(subject, image, good, 8) < deletion_auc(subject, image, bad, 8) - 0.3
     assert insertion_auc(subject, image, good, 8) > insertion_auc(subject, image, bad, 8) + 0.3
@@ -54,7 +64,7 @@ def test_the_true_mask_is_the_best_map_and_its_inverse_the_worst(patch_finder):
 
 def test_the_areas_of_a_flat_map_are_those_of_a_random_one(patch_finder):
     image, _ = planted(511)
-    subject = Subject(patch_finder, "malignant")
+    subject = ExplainedModel(patch_finder, "malignant")
     flat = np.zeros(image.shape[:2], np.float32)
     random = BASELINES["random"](image, 3)
     assert deletion_auc(subject, image, flat, 8) == pytest.approx(deletion_auc(subject, image, random, 8), abs=0.15)
@@ -62,7 +72,7 @@ def test_the_areas_of_a_flat_map_are_those_of_a_random_one(patch_finder):
 
 def test_maps_change_when_the_weights_are_random(patch_finder):
     pairs = [(planted(seed)[0], "malignant") for seed in range(520, 524)]
-    found = cascade(patch_finder, pairs, "gradcam", stages=2)
+    found = cascading_randomisation(patch_finder, pairs, "gradcam", stages=2)
     assert [stage.share for stage in found] == [0.5, 1.0]
     assert found[-1].similarity is None or found[-1].similarity < 0.7
 
@@ -71,32 +81,32 @@ def test_the_cascade_leaves_the_model_alone():
     model = ensemble()
     image = planted(530)[0]
     before = model.predict(image).probabilities
-    cascade(model, [(image, "mel")], "gradcam", stages=2)
+    cascading_randomisation(model, [(image, "mel")], "gradcam", stages=2)
     assert model.predict(image).probabilities == before
 
 
 def test_a_map_that_ignores_the_model_is_found_out(patch_finder, monkeypatch):
     """Edges of the image, as Guided Backpropagation draws them, stay the same whatever the weights."""
-    monkeypatch.setattr(Subject, "heats", lambda self, images, method: [edges(image, 0) for image in images])
-    found = cascade(patch_finder, [(planted(540)[0], "malignant")], "gradcam", stages=2)
+    monkeypatch.setattr(ExplainedModel, "heats", lambda self, images, method: [edges(image, 0) for image in images])
+    found = cascading_randomisation(patch_finder, [(planted(540)[0], "malignant")], "gradcam", stages=2)
     assert [stage.similarity for stage in found] == pytest.approx([1, 1])
 
 
 def test_masks_of_a_synthetic_set_are_found(tmp_path):
     write_sample_set(tmp_path / "set", SampleSpec(count=6, size=48))
-    found = specimens_of(tmp_path / "set", 4)
+    found = check_images_of(tmp_path / "set", 4)
     assert len(found) == 4
-    assert all(specimen.mask is not None and specimen.mask.any() and not specimen.mask.all() for specimen in found)
-    results = check(predictor(), found, CheckOptions(steps=2, perturbations=2, stages=0))
+    assert all(item.mask is not None and item.mask.any() and not item.mask.all() for item in found)
+    results = check_maps(predictor(), found, CheckOptions(steps=2, perturbations=2, stages=0))
     assert 0 < results["mask_area"] < 1
     assert results["randomisation"] == {}
     with pytest.raises(DataError, match="no such folder"):
-        specimens_of(tmp_path / "nowhere", 4)
+        check_images_of(tmp_path / "nowhere", 4)
 
 
 def test_results_go_into_metrics_json_beside_what_is_there(tmp_path, checked):
     (tmp_path / "metrics.json").write_text('{"test": {"accuracy": 0.5}}')
-    record(tmp_path, checked)
+    record_check(tmp_path, checked)
     held = json.loads((tmp_path / "metrics.json").read_text())
     assert held["test"] == {"accuracy": 0.5}
     assert held["attribution"]["images"] == 3
@@ -104,7 +114,7 @@ def test_results_go_into_metrics_json_beside_what_is_there(tmp_path, checked):
 
 def test_recorded_results_stand_in_the_card(tmp_path, checked):
     folder = shutil.copytree(GOLDEN, tmp_path / "model")
-    record(folder, checked)
+    record_check(folder, checked)
     write_card(folder)
     check_card(folder)
     insertion = checked["maps"]["gradcam"]["insertion_auc"]
@@ -113,7 +123,7 @@ def test_recorded_results_stand_in_the_card(tmp_path, checked):
 
 def test_an_unknown_method_is_one_line_before_any_work():
     with pytest.raises(LesionHubError, match="did you mean"):
-        check(predictor(), [], CheckOptions(methods=("gradcamm",)))
+        check_maps(predictor(), [], CheckOptions(methods=("gradcamm",)))
 
 
 def test_pictures_survive_the_way_to_captum_and_back():

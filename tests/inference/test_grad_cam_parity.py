@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.attribution import cut
+from lesion_hub.inference.network_cut import cut
 from tests.inference.networks import classifier, picture
 
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")

@@ -17,8 +17,7 @@ from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.hub.format import write_model
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.combine import Combination
-from lesion_hub.inference.members import Member
+from lesion_hub.inference.members import Combination, Member
 from tests.inference.networks import classifier, ensemble, picture
 
 
@@ -139,6 +138,7 @@ def test_a_bad_image_among_many_is_named_and_ends_the_stream(photo, tmp_path):
         next(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("explain", "rounds"), [(None, 3), ("gradcam", 3), ("hirescam", 1), ("gradient_shap", 1)])
 def test_sixteen_threads_say_what_one_says(explain, rounds):
     model = ensemble() if rounds > 1 else Predictor.of(classifier())
@@ -152,6 +152,7 @@ def test_sixteen_threads_say_what_one_says(explain, rounds):
             np.testing.assert_allclose(answer.heat, expected[i % 16].heat, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_predictions_with_maps_leave_nothing_behind():
     model, image = ensemble(), picture()
     for _ in range(5):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lesion_hub.models.metadata import METADATA_FIELDS, METADATA_INPUTS, encode_metadata
+from lesion_hub.models.classifier import METADATA_FIELDS, METADATA_INPUTS, encode_metadata
 
 
 def test_each_part_has_its_own_place():

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.taxonomy import label_space
-from training import finish
-from training.launch import LaunchOptions
-from training.parts import Part
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
+from lesion_hub.training import finish
+from lesion_hub.training.data import Part
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.recipe_files import load_recipe
 
 torch.set_num_threads(1)
 
@@ -67,6 +69,14 @@ def tiny() -> Recipe:
     recipe = load_recipe("demo", TINY)
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+@pytest.fixture
+def cpu_accelerator() -> Iterator[Accelerator]:
+    """An accelerator on the CPU; accelerate keeps one state for the whole process, which may be that of another test."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from lesion_hub.errors import StoreError
-from training.checkpoints import CheckpointFolder, _pack, _unpack
+from lesion_hub.errors import FileWriteError
+from lesion_hub.training.checkpoints import CheckpointFolder, _pack, _unpack
 
 STATE: dict[str, Any] = {
     "weights": {"a.b": torch.arange(6.0).reshape(2, 3)},
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(FileWriteError, match="No space left on device"):
         folder.save({"step": 2}, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.safetensors"]
 

@@ -6,9 +6,11 @@ from statistics import mean, stdev
 import pandas as pd
 import pytest
 
-from training import cross_validate, run
-from training.cross_validate import RESULT_NAME
-from training.launch import LaunchOptions
+from lesion_hub.training import cross_validate, run
+from lesion_hub.training.cross_validate import CROSS_VALIDATION_NAME
+from lesion_hub.training.launch import LaunchOptions
+
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "model.image_size=32",
@@ -44,7 +46,7 @@ def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
     pooled = pd.read_parquet(options.out / "predictions.parquet")
     assert len(pooled) == 71 == pooled["image_id"].nunique()
     assert pooled.groupby("group")["fold"].nunique().max() == 1
-    result = json.loads((options.out / RESULT_NAME).read_text())
+    result = json.loads((options.out / CROSS_VALIDATION_NAME).read_text())
     scores = [fold["accuracy"] for fold in result["folds"]]
     assert result["mean"]["accuracy"] == pytest.approx(mean(scores)) and result["sd"]["accuracy"] == pytest.approx(
         stdev(scores)

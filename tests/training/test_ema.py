@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lesion_hub.errors import ConfigError
-from training.ema import ModelEma
+from lesion_hub.training.ema import ModelEma
 
 
 def _model(seed=0):

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from training import grid_search
-from training.grid_search import PICTURE_NAME, RESULT_NAME, Grid, Point
-from training.launch import LaunchOptions
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
+from lesion_hub.training import grid_search
+from lesion_hub.training.grid_search import GRID_SEARCH_NAME, HEAT_MAPS_NAME, Grid, Point
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.recipe_files import load_recipe
+
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "model.image_size=32",
@@ -29,7 +31,7 @@ def test_points_are_ranked_by_validation_and_the_test_part_is_left_alone(
     options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], brief: None
 ) -> None:
     assert grid_search.main(arguments(options)) == 0
-    records = json.loads((options.out / RESULT_NAME).read_text())
+    records = json.loads((options.out / GRID_SEARCH_NAME).read_text())
     scores = [record["balanced_accuracy"] for record in records]
     assert len(records) == 4 and scores == sorted(scores, reverse=True)
     assert {(record["optimiser"], record["lr"]) for record in records} == {
@@ -38,11 +40,11 @@ def test_points_are_ranked_by_validation_and_the_test_part_is_left_alone(
         ("sgd", 1e-3),
         ("sgd", 0.1),
     }
-    assert (options.out / PICTURE_NAME).read_bytes().startswith(b"\x89PNG")
+    assert (options.out / HEAT_MAPS_NAME).read_bytes().startswith(b"\x89PNG")
     assert not list(options.out.rglob("predictions_test.parquet"))
     assert f"--set {' '.join(QUICK)} optimiser.name={records[0]['optimiser']}" in capsys.readouterr().out
     # Again: nothing is trained a second time.
-    monkeypatch.setattr("training.run.Loop.run", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr("lesion_hub.training.run.Loop.run", lambda self: pytest.fail("trained again"))
     assert grid_search.main(arguments(options)) == 0
 
 

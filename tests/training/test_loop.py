@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,26 @@ from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.hub.store import list_versions
-from training import checkpoints, loop, run
-from training.launch import LaunchOptions
-from training.loop import Loop
-from training.losses import SoftTargetLoss
-from training.publishing import check_publication, publish_run
-from training.recipe import Recipe
-from training.recipe_files import dump_recipe, load_recipe
-from training.reporting import Report
-from training.run import train_recipe
-from training.watch import RunInterrupted, TrainingDiverged
+from lesion_hub.training import checkpoints, loop, run
+from lesion_hub.training.device import OutOfMemory
+from lesion_hub.training.finish import check_publication, publish_run
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.loop import Loop
+from lesion_hub.training.losses import SoftTargetLoss
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.recipe_files import dump_recipe, load_recipe
+from lesion_hub.training.reporting import Report
+from lesion_hub.training.run import train_recipe
+from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
+
+pytestmark = pytest.mark.slow
 
 
 class PowerCut(Exception):
     """Stands for a process that ends without a word."""
+
+
+REAL_FINISH, REAL_SUMMARY = run.finish, Report.summary
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +74,11 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, sample_set: Callable[[st
     made = LaunchOptions(data=sample_set("ham7"), out=tmp_path_factory.mktemp("whole") / "run", cache=cache)
     recipe = load_recipe("demo", TINY)
     assert isinstance(recipe, Recipe)
-    train_recipe(recipe, made)
+    # This run is finished, whichever test is the first to ask for it and has switched that off.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "finish", REAL_FINISH)
+        patched.setattr(Report, "summary", REAL_SUMMARY)
+        train_recipe(recipe, made)
     return made
 
 
@@ -88,15 +99,66 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
 
 
-def test_dropout_depends_on_the_place_in_the_run_alone(
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Which of its inputs each dropout in training kept, in the order of the calls."""
+    kept: list[torch.Tensor] = []
+    dropout = torch.nn.functional.dropout
+
+    def noting(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if training and p:
+            kept.append(dropout(torch.ones_like(values), p) != 0)
+            return values * kept[-1] / (1 - p)
+        return dropout(values, p, training, inplace)
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", noting)
+    return kept
+
+
+def test_a_run_with_components_of_ones_own_resumes_too(
     tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without seeding by place the resumed run would differ: the test above would be blind if dropout were off."""
-    seeds = []
-    seed = loop._seed_generators
-    monkeypatch.setattr(loop, "_seed_generators", lambda *place: (seeds.append(place), seed(*place)))
-    train_recipe(tiny.model_copy(update={"epochs": 1}), options)
-    assert len(seeds) == len(set(seeds)) > 2
+    own = "tests.training.own_components"
+    content = tiny.model_dump(mode="json") | {"epochs": 2}
+    content["loss"] |= {"name": f"{own}:PolyLoss", "options": {"epsilon": 2.0}}
+    content["augmentation"]["extra"] = [f"{own}:noise"]
+    recipe = Recipe.model_validate(content)
+    straight = options.model_copy(update={"out": options.out.parent / "straight"})
+    train_recipe(recipe, straight)
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 4)
+        with pytest.raises(PowerCut):
+            train_recipe(recipe, options)
+    train_recipe(recipe, options)
+    assert same_weights(options.out, straight.out)
+
+
+def test_dropout_depends_on_the_place_in_the_run_alone(
+    tiny: Recipe, options: LaunchOptions, dropped: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every micro-batch drops other units; a run whose generators were used in between, or resumed, drops the same ones."""
+    recipe = tiny.model_copy(update={"epochs": 1, "phases": tiny.phases[1:]})
+    train_recipe(recipe, options)
+    whole = list(dropped)
+    assert len(whole) > 4 and 0.6 < torch.cat(whole).float().mean() < 0.8
+    assert not any(torch.equal(one, other) for one, other in pairwise(whole))
+    dropped.clear()
+    backward = Loop.backward
+
+    def disturbed(self: Loop, batch: object) -> None:
+        torch.rand(7)
+        backward(self, batch)
+
+    monkeypatch.setattr(Loop, "backward", disturbed)
+    again = options.model_copy(update={"out": options.out.parent / "again"})
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 4)
+        with pytest.raises(PowerCut):
+            train_recipe(recipe, again)
+    # The third micro-batch began a step that was not saved.
+    del dropped[len(dropped) * 2 // 3 :]
+    train_recipe(recipe, again)
+    assert len(dropped) == len(whole) and all(torch.equal(one, other) for one, other in zip(dropped, whole, strict=True))
 
 
 def test_the_run_folder_is_a_publishable_model(whole_run: LaunchOptions) -> None:
@@ -177,7 +239,7 @@ def test_running_out_of_memory_says_what_to_try(tiny: Recipe, options: LaunchOpt
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(Loop, "count", hungry)
-    with pytest.raises(Exception, match=r"batch_size 8; try --set batch_size=4 accumulation=4 .* --find-batch-size"):
+    with pytest.raises(OutOfMemory, match=r"batch_size 8; try --set batch_size=4 accumulation=4 .* --find-batch-size"):
         train_recipe(tiny, options)
 
 

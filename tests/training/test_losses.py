@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
 from lesion_hub.errors import ConfigError
-from training.losses import LOSSES, make_loss, weigh_classes
+from lesion_hub.training.losses import LOSSES, make_loss, weigh_classes
 
 COUNTS = [60, 25, 10, 5]
 
@@ -161,3 +161,34 @@ def test_a_class_without_images_does_no_harm(batch):
 def test_mistakes_are_one_line(options, message):
     with pytest.raises(ConfigError, match=message):
         make_loss(class_counts=COUNTS, **options)
+
+
+OWN = "tests.training.own_components"
+
+
+def test_a_loss_of_ones_own_is_made_as_ours_are(batch):
+    logits, targets = batch
+    plain = F.cross_entropy(logits, targets, reduction="none")
+    miss = 1 - logits.softmax(dim=1)[torch.arange(16), targets]
+    values = _make(f"{OWN}:PolyLoss", epsilon=2.0, reduction="none")(logits, targets)
+    torch.testing.assert_close(values, plain + 2 * miss)
+    weights = weigh_classes("effective", COUNTS, beta=0.9)
+    weighted = _make(f"{OWN}:PolyLoss", epsilon=0.0, class_weights="effective", beta=0.9)(logits, targets)
+    torch.testing.assert_close(weighted, (weights[targets] * plain).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (f"{OWN}:Scalar", r"Scalar: gave values of shape \(\) for 2 images, not \(2,\); mind reduction"),
+        (f"{OWN}:no_module", "no_module: gave a str; a loss is a torch.nn.Module"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none_is_one_line(name, message):
+    with pytest.raises(ConfigError, match=message):
+        _make(name, reduction="none")
+
+
+def test_an_option_of_another_loss_is_one_line():
+    with pytest.raises(ConfigError, match="loss focal: no option 'tau'"):
+        _make("focal", tau=1.0)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_hub.errors import ConfigError
-from training.recipe import EnsembleRecipe, Recipe
-from training.recipe_files import SHIPPED, dump_recipe, first_difference, load_recipe, recipe_from, shipped_recipes
+from lesion_hub.training.recipe import EnsembleRecipe, Recipe
+from lesion_hub.training.recipe_files import SHIPPED, dump_recipe, first_difference, load_recipe, recipe_from, shipped_recipes
 
 # What DESIGN calls the systems that must run as recipes.
 SYSTEMS = [
@@ -107,8 +107,23 @@ def test_a_broken_file_is_one_line(text: str, line: str, tmp_path: Path) -> None
         ("model.head=[512]", "must end in 'out'"),
         ("loss.name=focl", "unknown 'focl'; did you mean 'focal'?"),
         ("loss.name=bce", "loss bce is for two classes and ham7 has more"),
-        ("loss.gamma=2.0", "gamma belongs to focal"),
-        ("optimiser.momentum=0.9", "momentum and nesterov belong to sgd, not adamw"),
+        ("loss.gamma=2.0", "gamma belongs to focal and class_balanced_focal, not to cross_entropy; drop it"),
+        ("loss={name: focal, tau: 1.0}", "tau belongs to logit_adjusted, not to focal; drop it"),
+        ("loss.beta=0.9", "beta belongs to class_weights: effective; drop it, or set those"),
+        ("loss.options={epsilon: 1.0}", "options are for a loss of your own (package.module:name), not for cross_entropy"),
+        ("loss.name=no_such_package:Mine", "loss: no_such_package:Mine: cannot be imported (No module named"),
+        (
+            "loss={name: 'tests.training.own_components:PolyLoss', gamma: 1.0}",
+            "gamma belongs to focal and class_balanced_focal",
+        ),
+        (
+            "loss={name: 'math:sqrt', options: {x: 1}}",
+            "cannot be called with class_counts, weight, label_smoothing, reduction, x",
+        ),
+        ("augmentation.extra=[no_such_package:fn]", "augmentation.extra: no_such_package:fn: cannot be imported"),
+        ("optimiser.momentum=0.9", "momentum and nesterov belong to sgd, not adamw; drop them"),
+        ("optimiser.nesterov=true", "momentum and nesterov belong to sgd, not adamw; drop them"),
+        ("optimiser={name: sgd, betas: [0.9, 0.99]}", "betas belong to adam and adamw, not sgd; drop them"),
         ("schedule.factor=0.5", "schedule cosine: no option 'factor'"),
         ("sampler.kind=balanced", "data.draw and sampler.kind: balanced go together"),
         ("data.draw.per_class=9", "data.draw and sampler.kind: balanced go together"),
@@ -156,6 +171,32 @@ def test_fingerprints_tell_recipes_apart() -> None:
     one, other = load_recipe("demo"), load_recipe("demo", ["seed=1"])
     assert isinstance(one, Recipe) and isinstance(other, Recipe)
     assert one.fingerprint() == load_recipe("demo").fingerprint() != other.fingerprint()  # type: ignore[union-attr]
+
+
+# What these recipes were before losses and operations of one's own could be named: runs of theirs go on.
+FINGERPRINTS = {
+    "demo": "bd8db97024be2353dde5024999acd6d7af959e3fe91cc63264510c712a1e50f8",
+    "ham10000_lite0": "4068840df19cfa1c0e64d2e80ba1c6075456c26d579ec22e9306dc3aab3ca124",
+    "isic2019_efficientnet_b5": "59aebce1159b782cfed70f21c9436755281f787c9d84dbc4b2449687d5f478e3",
+}
+
+
+@pytest.mark.parametrize(("name", "fingerprint"), FINGERPRINTS.items())
+def test_keys_that_are_not_set_do_not_change_a_recipe(name: str, fingerprint: str) -> None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe)
+    assert recipe.fingerprint() == fingerprint
+    assert recipe.loss.options == {} and "options" not in recipe.model_dump()["loss"]
+
+
+def test_components_of_ones_own_are_part_of_a_recipe() -> None:
+    own = "tests.training.own_components"
+    recipe = load_recipe(
+        "demo", [f"loss={{name: '{own}:PolyLoss', options: {{epsilon: 2.0}}}}", f"augmentation.extra=['{own}:noise']"]
+    )
+    assert isinstance(recipe, Recipe)
+    assert recipe.loss.given == {"epsilon": 2.0} and recipe.fingerprint() != FINGERPRINTS["demo"]
+    assert recipe_from(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
 
 
 def test_the_first_difference_is_named_by_its_dotted_key() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_hub.errors import ConfigError
-from training.schedules import SCHEDULES, make_schedule
+from lesion_hub.training.schedules import SCHEDULES, make_schedule
 
 
 def _rates(name, steps, **options):

@@ -14,10 +14,12 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from lesion_hub.hub.layout import METRICS_NAME
-from training.launch import LaunchOptions
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
-from training.run import train_recipe
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.recipe_files import load_recipe
+from lesion_hub.training.run import train_recipe
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # No dropout and no batch norm; 71 images leave odd parts behind.

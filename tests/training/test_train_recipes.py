@@ -9,10 +9,12 @@ import torch
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import publishable_files
-from training.launch import LaunchOptions
-from training.recipe import Recipe
-from training.recipe_files import load_recipe, shipped_recipes
-from training.run import train_recipe
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.recipe import Recipe
+from lesion_hub.training.recipe_files import load_recipe, shipped_recipes
+from lesion_hub.training.run import train_recipe
+
+pytestmark = pytest.mark.slow
 
 SMALL = (
     "model.pretrained=false",

@@ -1,25 +1,25 @@
-"""What an audit found, as values that a program, a terminal and a page can show."""
+"""The results of an audit, as values that a program, a terminal and a page can show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_hub.data.audit.source_only import SourceOnly
-from lesion_hub.data.splits import Leaks
+from lesion_hub.data.splits import IdPair, Leaks
 
-IdPair = tuple[str, str]
-# Above this the label is betrayed by more than the chance that a small set leaves.
+# A source-only AUROC above this is more than chance gives in a small set.
 CONFOUNDED = 0.65
+_QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """What the audited set shares with another: pairs (id here, id there)."""
+class SharedWithOther:
+    """What the audited set shares with another at ``place``: ids, and pairs (id here, id there) of duplicates."""
 
     place: str
     ids: tuple[str, ...] = ()
@@ -30,12 +30,12 @@ class Overlap:
         return bool(self.ids or self.exact or self.near)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "place": self.place,
             "shared_ids": list(self.ids),
-            "exact_duplicate_pairs": [list(pair) for pair in self.exact],
-            "near_duplicate_pairs": [list(pair) for pair in self.near],
+            "exact_duplicate_pairs": _lists(self.exact),
+            "near_duplicate_pairs": _lists(self.near),
         }
 
 
@@ -46,17 +46,6 @@ class Conflict:
     what: str
     images: tuple[str, ...]
     labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ImageColumns:
-    """One value per readable image (M,), for the plots: its row in the data set, size, sharpness and brightness."""
-
-    rows: NDArray[np.int64]
-    width: NDArray[np.int64]
-    height: NDArray[np.int64]
-    sharpness: NDArray[np.floating]
-    brightness: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,9 @@ class AuditReport:
     """Everything that an audit found; ``ok`` is False when a split leaks or another data set overlaps.
 
     ``counts`` maps split, sex, site and source to {value: images}; ``ages`` holds the known ages; ``unreadable`` and
-    ``odd`` map ids to what is wrong; ``leaks`` is None when there is no split to judge.
+    ``odd`` map ids to what is wrong; ``leaks`` is None when there is no split to judge. ``columns`` maps each measure
+    (sharpness, brightness, contrast and skin share as `lesion_hub.data.quality` has them; width, height) to one value per
+    readable image (M,); ``blurred`` are the least sharp images.
     """
 
     place: str
@@ -88,18 +79,26 @@ class AuditReport:
     near_across_groups: tuple[IdPair, ...]
     split: str | None
     leaks: Leaks | None
-    overlap: Overlap | None
+    overlap: SharedWithOther | None
     conflicts: tuple[Conflict, ...]
     unreadable: Mapping[str, str]
     odd: Mapping[str, tuple[str, ...]]
-    columns: ImageColumns = field(repr=False)
-    quality: Mapping[str, Mapping[str, float]]
+    columns: Mapping[str, NDArray[np.floating]] = field(repr=False)
     blurred: tuple[str, ...]
     source_only: SourceOnly | None
 
     @property
+    def quality(self) -> dict[str, dict[str, float]]:
+        """Quantiles of every measure; empty where no image could be read."""
+        return {
+            name: {word: round(float(np.quantile(values, share)), 4) for word, share in _QUANTILES.items()}
+            for name, values in self.columns.items()
+            if len(values)
+        }
+
+    @property
     def failures(self) -> tuple[str, ...]:
-        """One line per reason why data so arranged would give a dishonest score."""
+        """One line per reason why a score on this data would be too high."""
         lines = []
         if self.leaks:
             lines.append(f"the {self.split} split leaks: {self.leaks}")
@@ -112,7 +111,7 @@ class AuditReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line per thing worth a look that is no failure."""
+        """One line per finding to look into that is no failure."""
         lines = []
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} images cannot be read (first: {next(iter(self.unreadable.values()))})")
@@ -132,7 +131,13 @@ class AuditReport:
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values, in a fixed order."""
+        """Return the report as plain JSON values, in a fixed order."""
+        leaks: list[dict[str, Any]] = []
+        if self.leaks is not None:
+            # One entry per leak, so that no leak is an empty list.
+            leaks += [{"kind": "group", "group": group, "parts": list(parts)} for group, parts in self.leaks.groups.items()]
+            leaks += [{"kind": "exact", "images": list(pair)} for pair in self.leaks.exact]
+            leaks += [{"kind": "near", "images": list(pair)} for pair in self.leaks.near]
         baseline = self.source_only
         return {
             "ok": self.ok,
@@ -144,45 +149,25 @@ class AuditReport:
             "groups": self.groups,
             "classes": dict(self.classes),
             "counts": {name: dict(values) for name, values in self.counts.items()},
-            "exact_duplicate_pairs": [list(pair) for pair in self.exact],
-            "near_duplicate_pairs": [list(pair) for pair in self.near],
-            "near_duplicate_pairs_across_groups": [list(pair) for pair in self.near_across_groups],
+            "exact_duplicate_pairs": _lists(self.exact),
+            "near_duplicate_pairs": _lists(self.near),
+            "near_duplicate_pairs_across_groups": _lists(self.near_across_groups),
             "split": self.split,
-            "leaks": _leak_list(self.leaks),
+            "leaks": leaks,
             "overlap": self.overlap.to_dict() if self.overlap is not None else None,
             "conflicts": [{"what": c.what, "images": list(c.images), "labels": list(c.labels)} for c in self.conflicts],
             "unreadable": dict(self.unreadable),
             "odd": {image_id: list(texts) for image_id, texts in self.odd.items()},
-            "quality": {name: dict(values) for name, values in self.quality.items()},
+            "quality": self.quality,
             "blurred": list(self.blurred),
             "source_only_auroc": baseline.auroc if baseline is not None else None,
-            "source_only": None
-            if baseline is None
-            else {
-                "auroc": baseline.auroc,
-                "chance": baseline.chance,
-                "permuted": baseline.permuted,
-                "by_trait": dict(baseline.by_trait),
-                "by_class": dict(baseline.by_class),
-                "left_out": list(baseline.left_out),
-            },
+            "source_only": {**asdict(baseline), "left_out": list(baseline.left_out)} if baseline is not None else None,
         }
 
     def tables(self) -> tuple[Table, ...]:
-        """What a terminal shows: a summary, the classes, the other counts, the source-only baseline."""
-        tables = [self._summary(), _share_table("Classes", "class", self.classes, self.images)]
-        tables.extend(
-            _share_table(name.capitalize(), name, values, self.images)
-            for name, values in self.counts.items()
-            if len(values) > 1
-        )
-        if self.source_only is not None:
-            tables.append(_baseline_table(self.source_only))
-        return tuple(tables)
-
-    def _summary(self) -> Table:
+        """Return what a terminal shows: a summary, the classes, the other counts, the source-only baseline."""
         leaks = "no split to judge" if self.leaks is None else str(self.leaks)
-        rows = (
+        summary = (
             ("images", f"{self.images:,}"),
             ("groups (lesions or patients)", f"{self.groups:,}"),
             ("exact duplicate pairs", f"{len(self.exact):,}"),
@@ -194,33 +179,23 @@ class AuditReport:
             ("odd files", f"{len(self.odd):,}"),
             ("verdict", "ok" if self.ok else "FAILED: " + "; ".join(self.failures)),
         )
-        return Table(f"Audit of {self.place}", ("what", "found"), rows)
+        tables = [Table(f"Audit of {self.place}", ("what", "found"), summary)]
+        counted = {"class": self.classes, **{name: values for name, values in self.counts.items() if len(values) > 1}}
+        for name, values in counted.items():
+            shares = ((value, f"{count:,}", f"{count / max(self.images, 1):.1%}") for value, count in values.items())
+            title = "Classes" if name == "class" else name.capitalize()
+            tables.append(Table(title, (name, "images", "share"), tuple(shares)))
+        if self.source_only is not None:
+            aurocs = {
+                "all traits": self.source_only.auroc,
+                **{f"{kind} alone": value for kind, value in self.source_only.by_trait.items()},
+                "all traits, labels shuffled": self.source_only.permuted,
+                "chance": self.source_only.chance,
+            }
+            lines = tuple((name, f"{value:.3f}") for name, value in aurocs.items())
+            tables.append(Table("Label guessed without the lesion (source-only AUROC)", ("from", "AUROC"), lines))
+        return tuple(tables)
 
 
-def _leak_list(leaks: Leaks | None) -> list[dict[str, Any]]:
-    """One entry per leak, so that no leak is an empty list."""
-    if leaks is None:
-        return []
-    return [
-        *({"kind": "group", "group": group, "parts": list(parts)} for group, parts in leaks.groups.items()),
-        *({"kind": "exact", "images": list(pair)} for pair in leaks.exact),
-        *({"kind": "near", "images": list(pair)} for pair in leaks.near),
-    ]
-
-
-def _share_table(title: str, column: str, values: Mapping[str, int], total: int) -> Table:
-    rows = tuple((str(value), f"{count:,}", f"{count / max(total, 1):.1%}") for value, count in values.items())
-    return Table(title, (column, "images", "share"), rows)
-
-
-def _baseline_table(baseline: SourceOnly) -> Table:
-    def line(name: str, value: float) -> tuple[str, str]:
-        return name, f"{value:.3f}"
-
-    rows: Sequence[tuple[str, str]] = (
-        line("all traits", baseline.auroc),
-        *(line(f"{kind} alone", value) for kind, value in baseline.by_trait.items()),
-        line("all traits, labels shuffled", baseline.permuted),
-        line("chance", baseline.chance),
-    )
-    return Table("Label guessed without the lesion (source-only AUROC)", ("from", "AUROC"), tuple(rows))
+def _lists(pairs: Iterable[IdPair]) -> list[list[str]]:
+    return [list(pair) for pair in pairs]

@@ -1,12 +1,14 @@
-"""The decode-once cache: images decoded and resized one time, then read as uint8 arrays at memory speed."""
+"""The cache of images that are decoded and resized once, then read as uint8 arrays at memory speed.
+
+`spec` holds their shape and the decoding into it, `reading` the cache and the stream that stands in for it, `build` makes the
+cache and chooses between the two.
+"""
 
 from __future__ import annotations
 
-from lesion_hub.data.cache.build import build_cache
-from lesion_hub.data.cache.dataset import cache_dataset, image_sources
-from lesion_hub.data.cache.reading import ImageCache, ImageReader, open_cache
+from lesion_hub.data.cache.build import build_cache, cache_dataset, cache_or_stream, plan_access
+from lesion_hub.data.cache.reading import ImageCache, ImageReader, ImageStream, open_cache
 from lesion_hub.data.cache.spec import CacheSpec
-from lesion_hub.data.cache.streaming import ImageStream, cache_or_stream, plan_access
 
 __all__ = [
     "CacheSpec",
@@ -16,7 +18,6 @@ __all__ = [
     "build_cache",
     "cache_dataset",
     "cache_or_stream",
-    "image_sources",
     "open_cache",
     "plan_access",
 ]

@@ -1,58 +1,136 @@
-"""Building a cache: in parallel, in bounded memory, and so that a build killed at any moment is merely unfinished."""
+"""Build a cache: plan its shards, decode the missing ones in parallel, write the index last; or stream where none has room.
+
+Every file is written aside and renamed, so a build that is killed at any moment is merely unfinished: the next one verifies the
+shards that are there and makes the others.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import connection
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from filelock import FileLock
+from joblib import Parallel, cpu_count, delayed
 
-from lesion_hub.data.cache.layout import (
+from lesion_hub.data.cache.reading import (
+    CACHE_FORMAT,
     INDEX,
-    CachePlan,
+    ImageCache,
+    ImageReader,
+    ImageStream,
     ShardRecord,
-    disk_errors,
-    plan_cache,
-    read_record,
-    remove_leftovers,
+    check_on_error,
+    image_ids,
+    open_cache,
     shard_path,
-    write_index,
-    write_record,
 )
-from lesion_hub.data.cache.reading import ImageCache, open_cache
 from lesion_hub.data.cache.spec import CacheSpec, decode_into
-from lesion_hub.data.files import replacing
 from lesion_hub.data.images import ImageSource
+from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import ConfigError, DataError, ImageError
+from lesion_hub.files import remove_leftovers, replacing, sha256_of, sha256_of_json
+from lesion_hub.progress import Progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Access = Literal["resident", "mapped", "stream"]
+
+IDENTITIES = ("stat", "content")
+
+_SHARD_BYTES = 16 << 20
+_MOST_SHARD_IMAGES = 256
+# Every shard of an open cache holds a file descriptor; the usual limit is 1024 for the whole process.
+_MOST_SHARDS = 128
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One shard to make, complete enough to be sent to another process."""
+class CachePlan:
+    """Everything that decides a cache's bytes: its images in order, its spec, and the shards they are divided into, by key."""
 
-    directory: Path
-    key: str
-    spec: CacheSpec
     sources: Sequence[ImageSource]
-    ids: Sequence[str]
-    on_error: str
+    ids: tuple[str, ...]
+    spec: CacheSpec
+    shard_images: int
+    keys: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_of_json([CACHE_FORMAT, self.shard_images, self.keys, self.ids])[:16]
+
+    def rows(self, shard: int) -> range:
+        """Return the positions of the images of one shard."""
+        return range(shard * self.shard_images, min((shard + 1) * self.shard_images, len(self.ids)))
+
+
+def plan_cache(
+    sources: Sequence[ImageSource],
+    spec: CacheSpec,
+    *,
+    ids: Sequence[str] | None = None,
+    identify: str = "stat",
+    shard_images: int | None = None,
+) -> CachePlan:
+    """Identify every image, by path, size and modification time or by content, and divide the set into shards."""
+    if identify not in IDENTITIES:
+        raise ConfigError(f"cache identify {identify!r}: use one of {', '.join(IDENTITIES)}")
+    if shard_images is not None and shard_images < 1:
+        raise ConfigError(f"cache shard_images {shard_images}: must be at least 1")
+    if len(sources) == 0:
+        raise DataError("no images to cache; check the data source")
+    if shard_images is None:
+        comfortable = min(_MOST_SHARD_IMAGES, max(1, _SHARD_BYTES // spec.nbytes(1)))
+        shard_images = max(comfortable, -(-len(sources) // _MOST_SHARDS))
+    identities = _identities(sources, identify)
+    keys = tuple(
+        sha256_of_json([CACHE_FORMAT, spec.to_dict(), identities[start : start + shard_images]])[:24]
+        for start in range(0, len(sources), shard_images)
+    )
+    return CachePlan(sources, image_ids(sources, ids), spec, shard_images, keys)
+
+
+def _identities(sources: Sequence[ImageSource], identify: str) -> list[tuple[str, str]]:
+    """Return (path, mark) of every image, the path relative to the folder they all share and empty for embedded images."""
+
+    def identity(source: ImageSource) -> tuple[Path | None, str]:
+        if isinstance(source, Mapping):
+            source = source.get("bytes") or source.get("path") or ""
+        if isinstance(source, bytes):
+            return None, hashlib.sha256(source).hexdigest()
+        if not isinstance(source, str | os.PathLike):
+            raise DataError(f"a {type(source).__name__} cannot be cached; give paths or encoded images")
+        path = Path(source).absolute()
+        try:
+            if identify == "content":
+                return path, sha256_of(path)
+            status = path.stat()
+        except (OSError, ValueError):
+            # Decoding will say what is wrong with it; here it only must differ from the file once it is mended.
+            return path, "unreadable"
+        return path, f"{status.st_size}:{status.st_mtime_ns}"
+
+    identities: list[tuple[Path | None, str]] = []
+    with ThreadPoolExecutor(8) as pool:
+        # By slices: a lazy sequence of embedded images must not be held in memory as a whole.
+        for start in range(0, len(sources), _MOST_SHARD_IMAGES):
+            identities.extend(pool.map(identity, sources[start : start + _MOST_SHARD_IMAGES]))
+    folders = {path.parent for path, _ in identities if path is not None}
+    shared = os.path.commonpath(folders) if folders else ""
+    return [("" if path is None else str(path.relative_to(shared)), mark) for path, mark in identities]
 
 
 def build_cache(
@@ -71,8 +149,7 @@ def build_cache(
     """Decode and resize every image once, into a folder under ``root`` named by the fingerprint of images and spec.
 
     A finished cache of the same images is opened, an unfinished one completed; shards that fail their checksum are made
-    again (``verify=False`` trusts a *finished* cache's content, which saves reading it all). Shards are shared with
-    earlier caches under ``root``, so that after one image has changed only its shard is made anew.
+    again (``verify=False`` trusts a *finished* cache's content, which saves reading it all).
 
     ``paths`` may hold paths, encoded bytes, or the ``{"path", "bytes"}`` rows of an undecoded `datasets` column; order
     is kept. ``ids`` become ``cache.ids`` (else the positions do) and name embedded images in messages. ``identify``
@@ -81,8 +158,7 @@ def build_cache(
     raises `ImageError` and what is finished stays. ``progress`` is called with (images done, images in all).
     ``shard_images`` sets how many images share a file; it is chosen from the size of the set unless given.
 
-    Several processes build in parallel (None: one for each core); as always with multiprocessing, a script that calls
-    this needs its ``if __name__ == "__main__":``. Two simultaneous builds of one cache wait for each other.
+    ``processes`` build in parallel (None: one for each core). Two simultaneous builds of one cache wait for each other.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -92,188 +168,205 @@ def build_cache(
     ...     cache.read([0, 0]).shape, cache.sizes.tolist()
     ((2, 150, 200, 3), [[450, 600]])
     """
-    if on_error not in ("fail", "skip"):
-        raise ConfigError(f"on_error {on_error!r}: use one of fail, skip")
+    check_on_error(on_error)
     if processes is not None and processes < 1:
         raise ConfigError(f"processes {processes}: must be at least 1")
     plan = plan_cache(paths, spec or CacheSpec(), ids=ids, identify=identify, shard_images=shard_images)
     directory = Path(root) / plan.fingerprint
     cache = _opened(directory, plan, verify=verify, on_error=on_error)
     if cache is None:
-        with _locked(directory):
-            # Nothing that an unfinished build left behind is trusted, so always with checksums.
-            records = _finished(directory, plan, verify=True, on_error=on_error)
-            _complete(directory, plan, records, on_error=on_error, processes=processes, progress=progress)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with FileLock(directory / ".lock"):
+                remove_leftovers(directory)
+                _complete(directory, plan, on_error=on_error, processes=processes, progress=progress)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                why = "the disk is full; free some space and run again, finished shards are kept"
+            else:
+                why = f"cannot write the cache ({error.strerror or error}); choose another folder"
+            raise DataError(f"{directory}: {why}") from None
         cache = open_cache(directory)
     if progress is not None:
         progress(len(cache), len(cache))
     return cache
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the folder, made if need be and rid of what killed builds were writing, against other builds."""
-    lock = FileLock(directory / ".lock")
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        with disk_errors(directory):
-            remove_leftovers(directory)
-        yield
-    finally:
-        lock.release()
+def cache_dataset(dataset: Dataset, root: str | Path, spec: CacheSpec | None = None, **options: Any) -> ImageCache:
+    """Cache the images of ``dataset``, row i as image i; ``options`` are those of `build_cache`.
+
+    Cache a data set whole, before it is split: then one cache serves every split, fold and draw by row number.
+
+    >>> import tempfile
+    >>> from datasets import Dataset
+    >>> from PIL import Image
+    >>> dataset = Dataset.from_dict({"image": [Image.new("RGB", (8, 6))]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cache_dataset(dataset, folder, CacheSpec(3, 4)).shape
+    (1, 3, 4, 3)
+    """
+    sources = image_sources(dataset)
+    if "image_id" in dataset.column_names:
+        options.setdefault("ids", list(dataset["image_id"]))
+    return build_cache(sources, root, spec, **options)
 
 
 def _opened(directory: Path, plan: CachePlan, *, verify: bool, on_error: str) -> ImageCache | None:
-    """The cache, where it is finished and whole."""
+    """Open the cache, where it is finished and whole, without writing anything."""
     if not (directory / INDEX).is_file():
         return None
-    records = _finished(directory, plan, verify=verify, on_error=on_error)
+    records = _finished_shards(directory, plan, verify=verify, on_error=on_error)
     with suppress(DataError):
         cache = open_cache(directory)
         return cache if cache.records == tuple(records) else None
     return None
 
 
-def _finished(directory: Path, plan: CachePlan, *, verify: bool, on_error: str) -> list[ShardRecord | None]:
-    """The record of every finished shard, None for the others."""
+def _finished_shards(directory: Path, plan: CachePlan, *, verify: bool, on_error: str) -> list[ShardRecord | None]:
+    """Return the record of every finished shard; None where it is absent, damaged, or not what the plan expects."""
 
     def record_of(shard: int) -> ShardRecord | None:
-        record = read_record(directory, plan.keys[shard], plan.spec, plan.count(shard), verify=verify)
+        key, images = plan.keys[shard], len(plan.rows(shard))
+        path = shard_path(directory, key)
+        try:
+            record = ShardRecord.from_dict(json.loads((directory / f"{key}.json").read_text("utf-8")))
+            whole = record.key == key and len(record.sizes) == images and path.stat().st_size == plan.spec.nbytes(images)
+            if whole and verify:
+                whole = sha256_of(path) == record.checksum
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
         # A shard with unreadable images is tried once more: they may have become readable unchanged.
-        return None if record is not None and record.errors and on_error == "fail" else record
+        return record if whole and not (record.errors and on_error == "fail") else None
 
     with ThreadPoolExecutor(min(8, len(plan.keys))) as pool:
         return list(pool.map(record_of, range(len(plan.keys))))
 
 
-def _complete(
-    directory: Path,
-    plan: CachePlan,
-    records: list[ShardRecord | None],
-    *,
-    on_error: str,
-    processes: int | None,
-    progress: Progress | None,
-) -> None:
-    """Make the shards that have no record yet, then the index."""
-    for shard, record in enumerate(records):
-        if record is None:
-            records[shard] = _shared(directory, plan, shard)
+def _complete(directory: Path, plan: CachePlan, *, on_error: str, processes: int | None, progress: Progress | None) -> None:
+    """Make the shards that are not finished yet, then the index."""
+    # Nothing that an unfinished build left behind is trusted, so always with checksums.
+    records = _finished_shards(directory, plan, verify=True, on_error=on_error)
     missing = [shard for shard, record in enumerate(records) if record is None]
-    done = sum(plan.count(shard) for shard, record in enumerate(records) if record is not None)
+    total = len(plan.ids)
+    done = total - sum(len(plan.rows(shard)) for shard in missing)
     if done and missing:
-        logger.info("%s: %d of %d images are cached already", directory, done, len(plan.ids))
-    _check_room(directory, plan.spec.nbytes(len(plan.ids) - done))
-    for shard, record in _made(directory, plan, missing, on_error, processes or _cores()):
-        records[shard] = record
-        done += plan.count(shard)
-        if progress is not None and done < len(plan.ids):
-            progress(done, len(plan.ids))
-    with disk_errors(directory):
-        write_index(directory, plan, [record for record in records if record is not None])
-
-
-def _shared(directory: Path, plan: CachePlan, shard: int) -> ShardRecord | None:
-    """Take a shard over from another cache under the same root, by a hard link."""
-    key = plan.keys[shard]
-    for other in directory.parent.glob(f"*/{key}.json"):
-        record = read_record(other.parent, key, plan.spec, plan.count(shard), verify=True)
-        if other.parent == directory or record is None or record.errors:
-            continue
-        # File systems without hard links exist; there the shard is simply made again.
-        with suppress(OSError):
-            shard_path(directory, key).unlink(missing_ok=True)
-            os.link(shard_path(other.parent, key), shard_path(directory, key))
-            write_record(directory, record)
-            return record
-    return None
-
-
-def _check_room(directory: Path, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
+        logger.info("%s: %d of %d images are cached already", directory, done, total)
+    needed, free = plan.spec.nbytes(total - done), shutil.disk_usage(directory).free
     if needed > free:
         raise DataError(
             f"{directory}: the disk is full, the cache needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
             "free some space or choose a smaller size"
         )
 
+    def images_of(shard: int) -> tuple[Sequence[ImageSource], tuple[str, ...]]:
+        rows = plan.rows(shard)
+        return list(plan.sources[rows.start : rows.stop]), plan.ids[rows.start : rows.stop]
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _made(
-    directory: Path, plan: CachePlan, missing: Sequence[int], on_error: str, processes: int
-) -> Iterator[tuple[int, ShardRecord]]:
-    """Make the ``missing`` shards; yields each as it is finished, in any order."""
-    jobs = ((shard, _job(directory, plan, shard, on_error)) for shard in missing)
-    processes = min(processes, len(missing))
-    if processes <= 1:
-        yield from ((shard, make_shard(job)) for shard, job in jobs)
-        return
-    # Spawned, not forked: the caller may hold threads and a GPU.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_follow_parent)
-    running: dict[Future[ShardRecord], int] = {}
+    workers = max(1, min(processes or cpu_count(), len(missing)))
+    # Few are dispatched ahead: jobs on embedded images carry their bytes.
+    pool = Parallel(workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
+    jobs = (delayed(make_shard)(directory, plan.keys[shard], plan.spec, *images_of(shard), on_error) for shard in missing)
     try:
-        for shard, job in jobs:
-            running[pool.submit(make_shard, job)] = shard
-            # Few at once: jobs on embedded images carry their bytes.
-            if len(running) > processes:
-                yield from _collected(running)
-        while running:
-            yield from _collected(running)
+        for shard, record in zip(missing, pool(jobs), strict=True):
+            records[shard] = record
+            done += len(plan.rows(shard))
+            if progress is not None and done < total:
+                progress(done, total)
     except BrokenProcessPool:
-        raise DataError(
-            f"{directory}: a build process died; run again with fewer processes to continue, and guard the calling "
-            'script with `if __name__ == "__main__":`'
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        raise DataError(f"{directory}: a build process died; run again with fewer processes to continue") from None
+    index = {
+        "format": CACHE_FORMAT,
+        "fingerprint": plan.fingerprint,
+        "spec": plan.spec.to_dict(),
+        "shard_images": plan.shard_images,
+        "ids": plan.ids,
+        "shards": [asdict(record) for record in records if record is not None],
+    }
+    _write_json(directory / INDEX, index)
 
 
-def _collected(running: dict[Future[ShardRecord], int]) -> Iterator[tuple[int, ShardRecord]]:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        yield running.pop(future), future.result()
-
-
-def _job(directory: Path, plan: CachePlan, shard: int, on_error: str) -> _Job:
-    span = plan.span(shard)
-    return _Job(directory, plan.keys[shard], plan.spec, list(plan.sources[span]), plan.ids[span], on_error)
-
-
-def _follow_parent() -> None:
-    """In a build process: leave interrupts to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-def make_shard(job: _Job) -> ShardRecord:
+def make_shard(
+    directory: Path, key: str, spec: CacheSpec, sources: Sequence[ImageSource], ids: Sequence[str], on_error: str
+) -> ShardRecord:
     """Decode the images of one shard, one at a time, into its file; then write its record."""
     digest, sizes, errors = hashlib.sha256(), [], {}
-    pixels = np.empty(job.spec.shape, np.uint8)
-    with disk_errors(job.directory):
-        with replacing(shard_path(job.directory, job.key)) as stream:
-            for position, (source, image_id) in enumerate(zip(job.sources, job.ids, strict=True)):
-                try:
-                    sizes.append(decode_into(pixels, source, job.spec, image_id))
-                except ImageError as error:
-                    if job.on_error == "fail":
-                        raise
-                    pixels[:] = 0
-                    sizes.append((0, 0))
-                    errors[position] = str(error)
-                stream.write(pixels.data)
-                digest.update(pixels.data)
-        record = ShardRecord(job.key, digest.hexdigest(), tuple(sizes), errors)
-        write_record(job.directory, record)
+    pixels = np.empty(spec.shape, np.uint8)
+    with replacing(shard_path(directory, key)) as stream:
+        for position, (source, image_id) in enumerate(zip(sources, ids, strict=True)):
+            try:
+                sizes.append(decode_into(pixels, source, spec, image_id))
+            except ImageError as error:
+                if on_error == "fail":
+                    raise
+                pixels[:] = 0
+                sizes.append((0, 0))
+                errors[position] = str(error)
+            stream.write(pixels.data)
+            digest.update(pixels.data)
+    record = ShardRecord(key, digest.hexdigest(), tuple(sizes), errors)
+    _write_json(directory / f"{key}.json", asdict(record))
     return record
+
+
+def _write_json(path: Path, values: Any) -> None:
+    with replacing(path) as stream:
+        stream.write(json.dumps(values, separators=(",", ":")).encode())
+
+
+# ------------------------------------------------------------------------------------------------ cache or stream
+
+
+def plan_access(n_images: int, spec: CacheSpec, *, device_budget: int, disk_budget: int) -> Access:
+    """Choose how training gets its images, the budgets in bytes (``device_budget=0``: no accelerator to hold them).
+
+    ``"resident"``: all in the accelerator's memory; ``"mapped"``: from the cache on disk; ``"stream"``: decoded again
+    in every epoch, for neither has room.
+
+    >>> spec = CacheSpec(224, 298)
+    >>> plan_access(10_015, spec, device_budget=40 << 30, disk_budget=0)
+    'resident'
+    >>> plan_access(400_000, spec, device_budget=40 << 30, disk_budget=1 << 40)
+    'mapped'
+    """
+    needed = spec.nbytes(n_images)
+    if needed <= device_budget:
+        return "resident"
+    return "mapped" if needed <= disk_budget else "stream"
+
+
+def cache_or_stream(
+    paths: Sequence[ImageSource],
+    root: str | Path,
+    spec: CacheSpec | None = None,
+    *,
+    device_budget: int = 0,
+    disk_budget: int | None = None,
+    ids: Sequence[str] | None = None,
+    processes: int | None = None,
+    on_error: str = "fail",
+    progress: Progress | None = None,
+    identify: str = "stat",
+) -> tuple[Access, ImageReader]:
+    """Return the access that the budgets (bytes) permit, and its reader: an `ImageCache` where the disk has room for one.
+
+    Else the reader is an `ImageStream`, with ``processes`` as its threads. ``disk_budget`` None means what is free
+    under ``root`` and what a cache of these images takes there already. When the access is ``"resident"``, the reader's
+    `to_numpy` gives the array to move. The other options are those of `build_cache`.
+    """
+    spec = spec or CacheSpec()
+    needed = spec.nbytes(len(paths))
+    if disk_budget is None:
+        root = Path(root)
+        existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+        disk_budget = shutil.disk_usage(existing).free
+        # Only then, for planning a cache asks the disk about every file.
+        if needed > disk_budget:
+            directory = root / plan_cache(paths, spec, ids=ids, identify=identify).fingerprint
+            disk_budget += sum(shard.stat().st_size for shard in directory.glob("*.u8"))
+    access = plan_access(len(paths), spec, device_budget=device_budget, disk_budget=disk_budget)
+    if needed > disk_budget:
+        return access, ImageStream(paths, spec, ids=ids, threads=processes, on_error=on_error)
+    cache = build_cache(
+        paths, root, spec, ids=ids, processes=processes, on_error=on_error, progress=progress, identify=identify
+    )
+    return access, cache

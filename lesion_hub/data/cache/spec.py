@@ -1,9 +1,9 @@
-"""What a cached image looks like, and how one is made: the same few lines serve the cache on disk and the stream."""
+"""The shape of cached images, and the decoding into it that the cache on disk and the stream share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class CacheSpec:
 
     @classmethod
     def for_size(cls, size: int, *, aspect: float = 4 / 3, **options: Any) -> CacheSpec:
-        """The spec whose short side is ``size``, ``aspect`` = width / height; choose 1.0 for mixed orientations.
+        """Return the spec whose short side is ``size``, ``aspect`` = width / height; choose 1.0 for mixed orientations.
 
         The long side is rounded down, as torchvision does it, so that what a model sees is what its own transform gives.
 
@@ -81,28 +81,20 @@ class CacheSpec:
         height, width = (size, int(size * aspect)) if aspect >= 1 else (int(size / aspect), size)
         return cls(height, width, **options)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CacheSpec:
-        """The inverse of `to_dict`; an unknown key raises `ConfigError`."""
-        known = [field.name for field in fields(cls)]
-        if unknown := set(values) - set(known):
-            raise ConfigError(f"cache spec key {min(unknown)!r}: unknown; the keys are {', '.join(known)}")
-        return cls(**values)
-
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3): the shape of one cached image."""
+        """The shape of one cached image: (height, width, 3)."""
         return self.height, self.width, 3
 
     def nbytes(self, images: int) -> int:
-        """The bytes that ``images`` cached images take, in memory or on disk."""
+        """Return the bytes that ``images`` cached images take, in memory or on disk."""
         return images * self.height * self.width * 3
 
     def stretch(self, sizes: NDArray[np.integer]) -> NDArray[np.float32]:
-        """How many times wider than cached each image must be shown to regain its aspect.
+        """Return how many times wider than cached each image must be shown to regain its aspect.
 
         ``sizes`` is (N, 2), original (height, width). Returns (N,) float32, 1 wherever nothing is to be undone.
 
@@ -116,69 +108,54 @@ class CacheSpec:
 
 
 def decode_into(out: NDArray[np.uint8], source: ImageSource, spec: CacheSpec, name: str | None = None) -> tuple[int, int]:
-    """Write ``source``, decoded and fitted, into ``out`` (H, W, 3); returns its upright original (height, width).
+    """Write ``source``, decoded and fitted, into ``out`` (H, W, 3); return its upright original (height, width).
 
-    ``name`` is what messages call an embedded image; one that is a file is called by its path.
+    ``name`` is what messages call an embedded image; one that is a file is called by its path. Raises `ImageError`.
 
     >>> spec = CacheSpec(2, 2)
     >>> out = np.empty(spec.shape, np.uint8)
     >>> decode_into(out, Image.new("RGB", (6, 4), "white"), spec), int(out.min())
     ((4, 6), 255)
     """
-    if _is_file(source):
+    content = source.get("bytes") if isinstance(source, Mapping) else source
+    if not isinstance(content, bytes | Image.Image):
         name = None
     facts = probe(source, name=name)
+    width, height = facts.upright_size
     at_least = (_OVERSAMPLING * spec.width, _OVERSAMPLING * spec.height)
     image = load_rgb(source, max_pixels=spec.max_pixels, name=name, at_least=at_least)
-    left, top, right, bottom = _target(spec, *facts.upright_size)
-    if (right - left, bottom - top) != (spec.width, spec.height):
+    # The part of `out` that the image fills: all of it unless padded.
+    left, top, filled_width, filled_height = 0, 0, spec.width, spec.height
+    if spec.fit == "pad":
+        scale = min(spec.width / width, spec.height / height)
+        filled_width = min(spec.width, max(1, round(width * scale)))
+        filled_height = min(spec.height, max(1, round(height * scale)))
+        left, top = (spec.width - filled_width) // 2, (spec.height - filled_height) // 2
         out[:] = 0
     resized = image.resize(
-        (right - left, bottom - top),
+        (filled_width, filled_height),
         RESAMPLINGS[spec.resample],
-        box=_visible(spec, *_content(image, facts)),
+        box=_kept_box(image, facts, spec),
         reducing_gap=_OVERSAMPLING,
     )
-    out[top:bottom, left:right] = np.asarray(resized)
-    width, height = facts.upright_size
+    out[top : top + filled_height, left : left + filled_width] = np.asarray(resized)
     return height, width
 
 
-def _is_file(source: ImageSource) -> bool:
-    content = source.get("bytes") if isinstance(source, Mapping) else source
-    return not isinstance(content, bytes | Image.Image)
+def _kept_box(image: Image.Image, facts: ImageFacts, spec: CacheSpec) -> tuple[float, float, float, float]:
+    """Return the part (left, top, right, bottom) of the decoded ``image`` that is kept: all that shows the original, or its
+    middle where ``spec`` crops.
 
-
-def _target(spec: CacheSpec, width: int, height: int) -> tuple[int, int, int, int]:
-    """The part (left, top, right, bottom) of the cached image that the original fills: all of it unless padded."""
-    if spec.fit != "pad":
-        return 0, 0, spec.width, spec.height
-    scale = min(spec.width / width, spec.height / height)
-    filled_width = min(spec.width, max(1, round(width * scale)))
-    filled_height = min(spec.height, max(1, round(height * scale)))
-    left, top = (spec.width - filled_width) // 2, (spec.height - filled_height) // 2
-    return left, top, left + filled_width, top + filled_height
-
-
-def _content(image: Image.Image, facts: ImageFacts) -> tuple[float, float, float, float]:
-    """The part (left, top, right, bottom) of ``image`` that shows the original.
-
-    All of it, but for a JPEG decoded at a fraction of its size: where that does not divide the sides, the last stored
-    column and row lie partly outside; the orientation may have moved them to the left or the top.
+    All pixels show the original, but for a JPEG decoded at a fraction of its size: where that does not divide the sides,
+    the last stored column and row lie partly outside; the orientation may have moved them to the left or the top.
     """
-    width, height = facts.upright_size
-    fraction = round(max(width / image.width, height / image.height))
-    right, bottom = min(width / fraction, image.width), min(height / fraction, image.height)
-    left = image.width - right if facts.orientation in _MIRRORED_SIDEWAYS else 0
-    top = image.height - bottom if facts.orientation in _MIRRORED_UPWARDS else 0
-    return left, top, left + right, top + bottom
-
-
-def _visible(spec: CacheSpec, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
-    """What is kept of the part that shows the original: all of it unless cropped."""
+    full_width, full_height = facts.upright_size
+    fraction = round(max(full_width / image.width, full_height / image.height))
+    width, height = min(full_width / fraction, image.width), min(full_height / fraction, image.height)
+    left = image.width - width if facts.orientation in _MIRRORED_SIDEWAYS else 0
+    top = image.height - height if facts.orientation in _MIRRORED_UPWARDS else 0
     if spec.fit != "crop":
-        return left, top, right, bottom
-    width, height = right - left, bottom - top
+        return left, top, left + width, top + height
     overhang = width / height / (spec.width / spec.height)
     kept_width, kept_height = width * min(1.0, 1 / overhang), height * min(1.0, overhang)
     left, top = left + (width - kept_width) / 2, top + (height - kept_height) / 2

@@ -1,4 +1,4 @@
-"""Lay one batch of thumbnails over another: which of eight turns and flips, then the affine map between them.
+"""Align one batch of thumbnails with another: one of eight turns and flips, then the affine map between them.
 
 Vectorised over pairs, in coordinates where a thumbnail spans [-1, 1]. Written here because the libraries that align
 images (OpenCV, scikit-image) take one pair per call, which costs more than all of this work.
@@ -6,7 +6,6 @@ images (OpenCV, scikit-image) take one pair per call, which costs more than all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -19,16 +18,8 @@ _IDENTITY = np.eye(3, dtype=np.float32)
 _LONGEST_STEP = 0.15
 
 
-@dataclass(frozen=True)
-class Laid:
-    """Batch ``b`` resampled onto batch ``a``: ``values`` (N, S, S) and ``inside`` (N, S, S), 0 where ``b`` has none."""
-
-    values: Fields
-    inside: Fields
-
-
 def turned(fields: Fields, symmetry: int) -> Fields:
-    """``fields`` (..., S, S) under one of the eight symmetries 0..7 of the square; 0 leaves them.
+    """Return ``fields`` (..., S, S) under one of the eight symmetries 0..7 of the square; 0 leaves them.
 
     >>> turned(np.float32([[1, 2], [3, 4]]), 1).tolist()
     [[2.0, 1.0], [4.0, 3.0]]
@@ -41,7 +32,7 @@ def turned(fields: Fields, symmetry: int) -> Fields:
 
 
 def turned_each(fields: Fields, symmetries: NDArray[np.integer]) -> Fields:
-    """Each of ``fields`` (N, S, S) under its own symmetry (N,)."""
+    """Return each of ``fields`` (N, S, S) under its own symmetry (N,)."""
     result = np.empty_like(fields)
     for symmetry in range(8):
         chosen = symmetries == symmetry
@@ -49,15 +40,15 @@ def turned_each(fields: Fields, symmetries: NDArray[np.integer]) -> Fields:
     return result
 
 
-def shrunk(fields: Fields, size: int) -> Fields:
-    """``fields`` (N, S, S) averaged down to (N, ``size``, ``size``); ``size`` divides S."""
+def averaged_down(fields: Fields, size: int) -> Fields:
+    """Return ``fields`` (N, S, S) averaged down to (N, ``size``, ``size``); ``size`` divides S."""
     count, full, _ = fields.shape
     step = full // size
     return np.asarray(fields.reshape(count, size, step, size, step).mean((2, 4)))
 
 
 def correlation(a: Fields, b: Fields, inside: Fields | None = None) -> NDArray[np.float32]:
-    """Pearson correlation (N,) of fields (N, S, S) where ``inside`` is 1; 0 where either is flat."""
+    """Return the Pearson correlation (N,) of fields (N, S, S) where ``inside`` is 1; 0 where either is flat."""
     mask = np.ones_like(a) if inside is None else inside
     count = mask.sum((1, 2), keepdims=True) + 1e-3
     a = (a - (a * mask).sum((1, 2), keepdims=True) / count) * mask
@@ -65,25 +56,24 @@ def correlation(a: Fields, b: Fields, inside: Fields | None = None) -> NDArray[n
     return np.asarray((a * b).sum((1, 2)) / np.sqrt((a * a).sum((1, 2)) * (b * b).sum((1, 2)) + 1e-2))
 
 
-def symmetry_scores(a: Fields, b: Fields) -> NDArray[np.float32]:
-    """Correlations (N, 8) of ``a`` with ``b`` under each symmetry."""
-    return np.stack([correlation(a, turned(b, symmetry)) for symmetry in range(8)], axis=1)
-
-
 def identity_maps(count: int) -> Fields:
-    """``count`` affine maps (N, 2, 3) that leave every point where it is."""
+    """Return ``count`` affine maps (N, 2, 3) that leave every point where it is."""
     return np.tile(_IDENTITY[:2], (count, 1, 1))
 
 
 @cache
 def _grid(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the x and y (S * S,) of the pixels' centres."""
     centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * 2 / size - 1
     x, y = np.meshgrid(centres, centres)
     return x.ravel(), y.ravel()
 
 
-def lay(b: Fields, maps: Fields) -> Laid:
-    """Resample ``b`` (N, S, S) at the image of every pixel under ``maps`` (N, 2, 3), bilinearly."""
+def warp(b: Fields, maps: Fields) -> tuple[Fields, Fields]:
+    """Resample ``b`` (N, S, S) at the image of every pixel under ``maps`` (N, 2, 3), bilinearly.
+
+    Returns the values (N, S, S), and a mask (N, S, S) that is 1 where ``b`` has a pixel and 0 outside.
+    """
     count, size, _ = b.shape
     x, y = _grid(size)
     column = (maps[:, 0, 0, None] * x + maps[:, 0, 1, None] * y + maps[:, 0, 2, None] + 1) * (size / 2) - 0.5
@@ -97,8 +87,7 @@ def lay(b: Fields, maps: Fields) -> Laid:
     upper = flat[corner] * (1 - right_share) + flat[corner + 1] * right_share
     lower = flat[corner + size] * (1 - right_share) + flat[corner + size + 1] * right_share
     values = upper * (1 - lower_share) + lower * lower_share
-    shape = (count, size, size)
-    return Laid(values.astype(np.float32).reshape(shape), inside.astype(np.float32).reshape(shape))
+    return values.astype(np.float32).reshape(b.shape), inside.astype(np.float32).reshape(b.shape)
 
 
 def refine(a: Fields, b: Fields, maps: Fields, steps: int) -> Fields:
@@ -106,41 +95,32 @@ def refine(a: Fields, b: Fields, maps: Fields, steps: int) -> Fields:
 
     Gain and offset of brightness are fitted anew at every step, over the pixels that both images have.
     """
-    slopes = _steepest(a)
+    count, size, _ = a.shape
+    x, y = _grid(size)
+    # How each pixel of `a` changes with each of the six numbers of an affine map: (N, 6, S * S).
+    down, right = (np.asarray(slope).reshape(count, -1) * np.float32(size / 2) for slope in np.gradient(a, axis=(1, 2)))
+    slopes = np.stack([right * x, right * y, right, down * x, down * y, down], axis=1)
     for _ in range(steps):
-        error, mask = _residual(a, lay(b, maps))
+        values, inside = warp(b, maps)
+        mask = inside.reshape(count, -1)
+        error = _residual(a.reshape(count, -1), values.reshape(count, -1), mask)
         weighted = slopes * mask[:, None]
         hessian = weighted @ slopes.transpose(0, 2, 1)
         damping = 1e-3 * np.trace(hessian, axis1=1, axis2=2) / 6 + 1e-3
         hessian += damping[:, None, None] * np.eye(6, dtype=np.float32)
         step = np.linalg.solve(hessian, slopes @ error[:, :, None]).reshape(-1, 2, 3)
-        maps = _compose(maps, np.clip(step, -_LONGEST_STEP, _LONGEST_STEP))
+        # The map so far, after the inverse of the step.
+        whole, change = np.tile(_IDENTITY, (count, 1, 1)), np.tile(_IDENTITY, (count, 1, 1))
+        whole[:, :2] = maps
+        change[:, :2] += np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        maps = np.asarray((whole @ np.linalg.inv(change))[:, :2], np.float32)
     return maps
 
 
-def _steepest(a: Fields) -> Fields:
-    """How each pixel of ``a`` changes with each of the six numbers of an affine map: (N, 6, S * S)."""
-    count, size, _ = a.shape
-    x, y = _grid(size)
-    down, right = (np.asarray(slope).reshape(count, -1) * np.float32(size / 2) for slope in np.gradient(a, axis=(1, 2)))
-    return np.stack([right * x, right * y, right, down * x, down * y, down], axis=1)
-
-
-def _residual(a: Fields, laid: Laid) -> tuple[Fields, Fields]:
-    """What is left of ``laid`` (N, S * S) once its brightness is fitted to ``a``, 0 outside; and the mask."""
-    count = len(a)
-    mask = laid.inside.reshape(count, -1)
+def _residual(target: Fields, found: Fields, mask: Fields) -> Fields:
+    """Return what is left of ``found`` (N, S * S) once its brightness is fitted to ``target``, 0 outside the ``mask``."""
     weight = mask.sum(1, keepdims=True) + 1
-    target, found = (field.reshape(count, -1) for field in (a, laid.values))
     target = (target - (target * mask).sum(1, keepdims=True) / weight) * mask
     found = (found - (found * mask).sum(1, keepdims=True) / weight) * mask
     gain = np.sqrt((target**2).sum(1, keepdims=True) / np.maximum((found**2).sum(1, keepdims=True), 1e-3))
-    return found * gain - target, mask
-
-
-def _compose(maps: Fields, step: NDArray[np.floating]) -> Fields:
-    """``maps`` after the inverse of ``step``, both (N, 2, 3)."""
-    whole, change = (np.tile(_IDENTITY, (len(maps), 1, 1)) for _ in range(2))
-    whole[:, :2] = maps
-    change[:, :2] += step
-    return np.asarray((whole @ np.linalg.inv(change))[:, :2], np.float32)
+    return np.asarray(found * gain - target)

@@ -1,11 +1,10 @@
 """Readers: whatever layout images come in, out comes one `datasets.Dataset` with the schema's eight columns.
 
-`entry` recognises the layout, a module per family (`ham10000`, `isic`, `tree`, `table`, `hub`) reads its rows,
-`assemble` finds the images and judges the rows, `report` says what was found.
+`reading` recognises the layout, `layouts` (folders and tables) and `hub` (data sets that carry their images) read its
+rows, `rows` is what they share, `assemble` finds the images, judges the rows, and makes the data set and the report.
 """
 
-from lesion_hub.data.sources.entry import SOURCES, read
-from lesion_hub.data.sources.report import Finding, ReadReport, ReadResult
-from lesion_hub.data.sources.summary import summarise
+from lesion_hub.data.sources.assemble import Finding, ReadReport, ReadResult, summarise
+from lesion_hub.data.sources.reading import SOURCES, read
 
 __all__ = ["SOURCES", "Finding", "ReadReport", "ReadResult", "read", "summarise"]

@@ -14,9 +14,25 @@ import numpy as np
 import pandas as pd
 
 from lesion_hub.data.schema import COLUMNS, features
-from lesion_hub.data.sources.assemble import age_years, judge, label_index, official_split, schema_columns, with_known_ids
-from lesion_hub.data.sources.report import ReadReport, ReadResult
-from lesion_hub.data.sources.rows import FIELDS, SPLITS, USUAL_NAMES, ReadOptions, Rows, frame, without_suffix
+from lesion_hub.data.sources.assemble import (
+    ReadReport,
+    ReadResult,
+    age_years,
+    judge,
+    label_index,
+    official_split,
+    schema_columns,
+    with_known_ids,
+)
+from lesion_hub.data.sources.rows import (
+    PART_NAMES_IN_SOURCES,
+    ROW_FIELDS,
+    USUAL_NAMES,
+    ReadOptions,
+    Rows,
+    frame,
+    without_suffix,
+)
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace, canonical_sex, canonical_site, nearest, space_from_names
 
@@ -25,23 +41,27 @@ if TYPE_CHECKING:
 
 
 def has_pixels(path: Path) -> bool:
-    """Whether a Parquet file holds encoded images, not just words about them."""
+    """Return whether a table file is Parquet that holds encoded images, not just words about them."""
     import pyarrow.parquet
     import pyarrow.types
 
+    if path.suffix.lower() != ".parquet":
+        return False
     try:
         types = pyarrow.parquet.read_schema(path).types
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable Parquet file ({_first_line(error)}); fetch it again") from None
-    structs = [type_ for type_ in types if pyarrow.types.is_struct(type_)]
-    return any(map(pyarrow.types.is_binary, types)) or any(s.get_field_index("bytes") >= 0 for s in structs)
+    return any(
+        pyarrow.types.is_binary(type_) or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
+        for type_ in types
+    )
 
 
 def read_hub(place: str, options: ReadOptions) -> ReadResult:
     """Read a Hub id, a folder laid out as a Hub data set, or a Parquet file, whole or as a stream."""
     parts = _load(place, options)
     if options.split is not None:
-        parts = {name: part for name, part in parts.items() if SPLITS.get(name, name) == options.split}
+        parts = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name, name) == options.split}
         if not parts:
             raise DataError(f"{place}: no split {options.split!r} there; leave split out to read all")
     if not options.streaming:
@@ -78,8 +98,13 @@ def _first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------ columns
 
 
-def _columns(place: str, found: Features, options: ReadOptions) -> dict[str, str]:
-    """Column of the schema -> column of the source, by the caller's map, else by usual names."""
+def _columns(place: str, found: Features, options: ReadOptions) -> tuple[dict[str, str], list[str] | None]:
+    """Return column of the schema -> column of the source, and the class names where the labels are numbered.
+
+    Columns are found by the caller's map, else by usual names.
+    """
+    from datasets import ClassLabel, Image, Value
+
     lower = {name.lower(): name for name in found}
     columns = {}
     for name, usual in USUAL_NAMES.items():
@@ -92,28 +117,18 @@ def _columns(place: str, found: Features, options: ReadOptions) -> dict[str, str
     for name in ("image", "label"):
         if name not in columns:
             raise DataError(f"{place}: no column {name!r} among {', '.join(found)}; map one with --column {name}=NAME")
-    return columns
-
-
-def _check_images(place: str, found: Features, column: str) -> None:
-    from datasets import Image, Value
-
+    column = columns["image"]
     feature = found[column]
     struct = isinstance(feature, Mapping) and set(feature) >= {"bytes", "path"}
     binary = isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
     if not (isinstance(feature, Image) or struct or binary):
         raise DataError(f"{place}: column {column!r} holds no images but {feature}; map the one that does to 'image'")
-
-
-def _label_names(found: Features, column: str) -> list[str] | None:
-    from datasets import ClassLabel
-
-    feature = found[column]
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
+    label = found[columns["label"]]
+    return columns, list(label.names) if isinstance(label, ClassLabel) else None
 
 
 def _word(value: Any, names: list[str] | None) -> str | None:
-    """The label as a word: class indices by their names, -1 and None as no label."""
+    """Return the label as a word, a class index by its name; None for -1 and for no label."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     if names is None:
@@ -128,18 +143,16 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     from datasets import Dataset, Features, Image, concatenate_datasets
 
     found = next(iter(parts.values())).features
-    columns = _columns(place, found, options)
-    _check_images(place, found, columns["image"])
+    columns, class_names = _columns(place, found, options)
     try:
         everything = concatenate_datasets(list(parts.values()))
         images = everything.select_columns([columns["image"]]).rename_columns({columns["image"]: "image"})
         images = images.cast_column("image", Image())
     except ValueError as error:
         raise DataError(f"{place}: its splits differ in columns ({_first_line(error)}); read one with split=") from None
-    names = [name for name, part in parts.items() for _ in range(len(part))]
-    table, present = _table(everything, images, columns, names)
-    label_names = _label_names(found, columns["label"])
-    default = space_from_names(map(options.relabelled, label_names)) if label_names else None
+    splits = [name for name, part in parts.items() for _ in range(len(part))]
+    table, present = _table(everything, images, columns, class_names, splits)
+    default = space_from_names(map(options.relabelled, class_names)) if class_names else None
     judged = judge(table, Rows(table, None, default, (), without_suffix), options, present)
     report = ReadReport("hub", place, len(table), int(judged.keep.sum()), judged.problems)
     report.raise_unless(options.allow_missing)
@@ -153,69 +166,53 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
 
 
 def _table(
-    everything: Dataset, images: Dataset, columns: dict[str, str], split_names: list[str]
+    everything: Dataset, images: Dataset, columns: dict[str, str], class_names: list[str] | None, splits: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """The words of every row, and a mask of the rows that have an image; no image byte is read."""
+    """Return the words of every row, and a mask (N,) of the rows that have an image; no image byte is read."""
+    import pyarrow.compute as pc
+
     facts = [name for name in columns if name != "image"]
     raw = everything.select_columns(sorted({columns[name] for name in facts})).to_pandas()
     cells = {name: raw[columns[name]] for name in facts}
-    names = _label_names(everything.features, columns["label"])
-    cells["label"] = pd.Series([_word(value, names) for value in cells["label"]], dtype=object)
+    cells["label"] = pd.Series([_word(value, class_names) for value in cells["label"]], dtype=object)
     if "split" in cells:
-        cells["split"] = cells["split"].map(lambda word: SPLITS.get(str(word).lower()), na_action="ignore")
+        cells["split"] = cells["split"].map(lambda word: PART_NAMES_IN_SOURCES.get(str(word).lower()), na_action="ignore")
     else:
-        cells["split"] = pd.Series([SPLITS.get(name.lower()) for name in split_names], dtype=object)
-    paths, present = _stored(images)
+        cells["split"] = pd.Series([PART_NAMES_IN_SOURCES.get(name.lower()) for name in splits], dtype=object)
+    stored = images.data.column("image")
+    stored_paths, contents = pc.struct_field(stored, "path"), pc.struct_field(stored, "bytes")
+    present = pc.and_(stored.is_valid(), pc.or_(stored_paths.is_valid(), contents.is_valid())).to_numpy()
     if "image_id" not in cells:
-        stems = paths.map(without_suffix, na_action="ignore")
-        numbered = pd.Series([f"{name}-{row:07d}" for row, name in enumerate(split_names)], dtype=object)
+        stems = stored_paths.to_pandas().astype(object).map(without_suffix, na_action="ignore")
+        numbered = pd.Series([f"{name}-{row:07d}" for row, name in enumerate(splits)], dtype=object)
         cells["image_id"] = stems if stems.notna().all() and stems.is_unique else numbered
     cells["image_id"] = cells["image_id"].map(str, na_action="ignore")
-    return with_known_ids(frame(**{name: cells[name] for name in FIELDS if name in cells})), present
-
-
-def _stored(images: Dataset) -> tuple[pd.Series, np.ndarray]:
-    """The file name stored with each image (missing: None), and whether there is an image at all."""
-    import pyarrow.compute as pc
-
-    stored = images.data.column("image")
-    paths, contents = pc.struct_field(stored, "path"), pc.struct_field(stored, "bytes")
-    present = pc.and_(stored.is_valid(), pc.or_(paths.is_valid(), contents.is_valid()))
-    return paths.to_pandas().astype(object), present.to_numpy()
+    return with_known_ids(frame(**{name: cells[name] for name in ROW_FIELDS if name in cells})), present
 
 
 # ------------------------------------------------------------------------------------------------ stream
 
 
 def _read_stream(place: str, stream: IterableDataset, options: ReadOptions) -> ReadResult:
+    from datasets import Image
+
     stream = stream if stream.features is not None else stream._resolve_features()
     found = stream.features
-    columns = _columns(place, found, options)
-    _check_images(place, found, columns["image"])
-    names = _label_names(found, columns["label"])
+    columns, names = _columns(place, found, options)
     if options.space is None and names is None:
         raise DataError(f"{place}: a stream cannot be searched for its labels; name their label space with space=")
     space = options.space or space_from_names(map(options.relabelled, names or ()))
+    # A partial of a module's function, not a closure: worker processes of a data loader must be able to pickle the stream.
     convert = partial(_schema_row, place=place, columns=columns, names=names, space=space, options=options)
-    from datasets import Image
-
-    rows = stream.cast_column(columns["image"], Image(decode=False)).map(
-        convert, with_indices=True, remove_columns=list(found), features=undecoded_features(space)
-    )
-    rows = rows.filter(_is_whole).cast_column("image", Image())
+    schema = features(space)
+    schema["image"] = Image(decode=False)
+    rows = stream.cast_column(columns["image"], Image(decode=False))
+    rows = rows.map(convert, with_indices=True, remove_columns=list(found), features=schema)
+    rows = rows.filter(_has_image_and_label).cast_column("image", Image())
     return ReadResult(rows, space, None, ReadReport("hub", place, None, None))
 
 
-def undecoded_features(space: LabelSpace) -> Features:
-    """The schema for ``space`` with images left as they are stored."""
-    from datasets import Image
-
-    schema = features(space)
-    schema["image"] = Image(decode=False)
-    return schema
-
-
-def _is_whole(row: Mapping[str, Any]) -> bool:
+def _has_image_and_label(row: Mapping[str, Any]) -> bool:
     return row["label"] != ABSTAIN and row["image"] is not None
 
 

@@ -1,24 +1,25 @@
-"""What passes between the readers and the assembly: the request, the rows a reader found, and the reader itself."""
+"""What the readers share: the caller's options, the files of a folder, tables and their columns, and the rows they give."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
 
-from lesion_hub.data.images import IMAGE_SUFFIXES
-from lesion_hub.data.sources.inventory import Inventory
+from lesion_hub.data.images import IMAGE_SUFFIXES, is_image_name
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import LabelSpace, nearest
 
-FIELDS = ("image_id", "label", "group", "age", "sex", "site", "source", "split")
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".parquet"})
+ROW_FIELDS = ("image_id", "label", "group", "age", "sex", "site", "source", "split")
 
-# How the parts of a split are written -> how we write them.
-SPLITS = MappingProxyType(
+# How sources write the parts of their splits -> how we write them.
+PART_NAMES_IN_SOURCES = MappingProxyType(
     {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 )
 
@@ -40,7 +41,7 @@ USUAL_NAMES = MappingProxyType(
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the caller asked for, beyond the place itself."""
+    """What the caller of `lesion_hub.data.read` asked for, beyond the place itself; the options are described there."""
 
     space: LabelSpace | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -56,11 +57,11 @@ class ReadOptions:
         for name in self.columns:
             if name not in USUAL_NAMES:
                 raise DataError(f"column map: {name!r} is no column of the schema; {nearest(name, USUAL_NAMES)}")
-        if self.split is not None and self.split not in SPLITS.values():
+        if self.split is not None and self.split not in PART_NAMES_IN_SOURCES.values():
             raise DataError(f"split {self.split!r} is none of train, val, test; name one of them")
 
     def relabelled(self, word: object) -> str:
-        """A label as the caller wants it read: stripped, and replaced where ``labels`` says so."""
+        """Return a label of the source, stripped, and replaced where ``labels`` says so."""
         text = str(word).strip()
         return self.labels.get(text, text)
 
@@ -69,10 +70,10 @@ class ReadOptions:
 class Rows:
     """The rows that a reader found, still in the words of the source.
 
-    ``table`` has the columns of `FIELDS` (see `frame`) and, where the source says which file holds the image, ``path``
+    ``table`` has the columns of `ROW_FIELDS` (see `frame`) and, where the source says which file holds the image, ``path``
     (absolute). ``native`` is the label space of the words, None where the words themselves make the space;
     ``default`` the space to read into when the caller names none. ``images`` are the image files of the folder that
-    belong to the source (relative to it, POSIX), and ``image_id_of`` turns such a path into the id that it serves, or
+    belong to the source (relative to it, POSIX), and ``image_id_of`` turns such a path into the id of its image, or
     None for an image that is no member of the source.
     """
 
@@ -83,28 +84,75 @@ class Rows:
     image_id_of: Callable[[str], str | None]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A layout: how it is recognised and how its rows are read."""
-
-    name: str
-    looks_for: str
-    recognises: Callable[[Inventory], bool]
-    read: Callable[[Inventory, ReadOptions], Rows]
-
-
 def frame(**columns: object) -> pd.DataFrame:
-    """A table with all of `FIELDS`, None in those not given.
+    """Make a table with all of `ROW_FIELDS`, None in those not given.
 
-    >>> list(frame(image_id=["a"], label=["nv"]).columns) == list(FIELDS)
+    >>> list(frame(image_id=["a"], label=["nv"]).columns) == list(ROW_FIELDS)
     True
     """
     given = {name: pd.Series(values, dtype=object).reset_index(drop=True) for name, values in columns.items()}
-    return pd.DataFrame(given).reindex(columns=[*FIELDS, *(name for name in given if name not in FIELDS)])
+    return pd.DataFrame(given).reindex(columns=[*ROW_FIELDS, *(name for name in given if name not in ROW_FIELDS)])
+
+
+# ------------------------------------------------------------------------------------------------ files of a folder
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The images and tables below ``root``, as sorted POSIX paths relative to it."""
+
+    root: Path
+    images: tuple[str, ...]
+    tables: tuple[str, ...]
+
+    def find(self, pattern: str) -> list[tuple[Path, re.Match[str]]]:
+        """Return the tables whose file name matches ``pattern`` in full, case ignored; of equal names the shallowest alone."""
+        found: dict[str, tuple[Path, re.Match[str]]] = {}
+        for table in sorted(self.tables, key=lambda path: (path.count("/"), path)):
+            name = table.rpartition("/")[2]
+            match = re.fullmatch(pattern, name, re.IGNORECASE)
+            if match:
+                found.setdefault(name.lower(), (self.root / table, match))
+        return [found[name] for name in sorted(found)]
+
+
+def take_inventory(root: Path) -> Inventory:
+    """List what lies below ``root`` but hidden files and archive debris; links to folders are followed, never in circles."""
+    images: list[str] = []
+    tables: list[str] = []
+    try:
+        for path in _files(os.fspath(root), "", set()):
+            name = path.rpartition("/")[2]
+            if is_image_name(name):
+                images.append(path)
+            elif Path(name).suffix.lower() in TABLE_SUFFIXES and not name.startswith("."):
+                tables.append(path)
+    except OSError as error:
+        place = error.filename or root
+        raise DataError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from None
+    return Inventory(root, tuple(sorted(images)), tuple(sorted(tables)))
+
+
+def _files(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    identity = Path(folder).stat()
+    if (identity.st_dev, identity.st_ino) in seen:
+        return
+    seen.add((identity.st_dev, identity.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path, f"{prefix}{entry.name}/", seen)
+            else:
+                yield prefix + entry.name
+
+
+# ------------------------------------------------------------------------------------------------ tables and names
 
 
 def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
-    """A csv, tab-separated or Parquet file as a frame of strings (missing: NaN), column names stripped."""
+    """Read a csv, tab-separated or Parquet file: a csv as strings (missing: NaN), column names stripped."""
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
@@ -117,14 +165,14 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as a table ({why}); fetch it again or save it as UTF-8 csv") from None
-    table.columns = [str(column).strip() for column in table.columns]
+    table.columns = [str(name).strip() for name in table.columns]
     if table.empty:
         raise DataError(f"{path}: the table has no rows; fetch it again")
     return table
 
 
 def column(table: pd.DataFrame, path: Path, *names: str) -> pd.Series:
-    """The first of ``names`` that the table has, case ignored; `DataError` names the file and its columns."""
+    """Return the first of ``names`` that the table has, case ignored; `DataError` names the file and its columns."""
     found = optional_column(table, *names)
     if found is None:
         fix = nearest(names[0], [str(name) for name in table.columns])
@@ -133,16 +181,13 @@ def column(table: pd.DataFrame, path: Path, *names: str) -> pd.Series:
 
 
 def optional_column(table: pd.DataFrame, *names: str) -> pd.Series | None:
-    """The first of ``names`` that the table has, case ignored, or None."""
+    """Return the first of ``names`` that the table has, case ignored, or None."""
     known = {str(name).lower(): name for name in table.columns}
-    for name in names:
-        if name.lower() in known:
-            return table[known[name.lower()]]
-    return None
+    return next((table[known[name.lower()]] for name in names if name.lower() in known), None)
 
 
 def without_suffix(name: str) -> str:
-    """A file name without its folder and image suffix; other dots stay.
+    """Return a file name without its folder and image suffix; other dots stay.
 
     >>> without_suffix("imgs/PAT_8.1.png"), without_suffix("PAT_8.1")
     ('PAT_8.1', 'PAT_8.1')
@@ -153,7 +198,7 @@ def without_suffix(name: str) -> str:
 
 
 def archive_id(name: str) -> str | None:
-    """The ISIC archive's id of an image file or csv cell; None for masks and superpixels, which are no photographs.
+    """Return the ISIC archive's id of an image file or csv cell; None for masks and superpixels, which are no photographs.
 
     >>> archive_id("ISIC_0000002_downsampled.jpg"), archive_id("ISIC_0000002_superpixels.png")
     ('ISIC_0000002', None)

@@ -1,11 +1,15 @@
-"""A split on paper: which image is in which part, hashed, and checked by whoever loads it."""
+"""The file of a split, which says of every image which part it is in, and the record of it that a published model keeps.
+
+The file names the images, is hashed, and is checked when it is loaded. The record holds digests in their place: enough to
+recognise an image or a lesion again, without listing the data set.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_hub.data.files import write_whole
 from lesion_hub.errors import DataError
+from lesion_hub.files import write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 1
+_VERSION = 1
 _KEYS = {"version", "hash", "seed", "method", "space", "classes", "parts", "counts", "warnings", "leaks", "images"}
+
+_DIGEST_LENGTH = 12
+_RECORD_KEY = "digests"
 
 
 @dataclass(frozen=True)
@@ -48,22 +55,22 @@ class SplitManifest:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over everything the manifest says; independent of the order in which the images were given."""
-        return hashlib.sha256(_canonical(self._content())).hexdigest()
+        """The SHA-256 of the content, which does not depend on the order in which the images were given."""
+        return _hash(self._content())
 
     @cached_property
     def part_of(self) -> dict[str, str]:
-        """The part of every image id."""
+        """Image id -> part."""
         return {image_id: self.parts[place] for image_id, place in zip(self.ids, self.places, strict=True)}
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images per part and class."""
+        """Count the images per part and class."""
         table = np.zeros((len(self.parts), len(self.classes)), np.int64)
         np.add.at(table, (np.array(self.places, int), np.array(self.labels, int)), 1)
         return {part: dict(zip(self.classes, row, strict=True)) for part, row in zip(self.parts, table.tolist(), strict=True)}
 
     def rows(self, image_ids: Sequence[str], *parts: str) -> NDArray[np.int64]:
-        """The positions in ``image_ids`` of the images in any of ``parts``, in the order of ``image_ids``.
+        """Return the positions in ``image_ids`` of the images in any of ``parts``, in the order of ``image_ids``.
 
         ``dataset.select(manifest.rows(dataset["image_id"], "train"))`` is the training part of a data set.
         """
@@ -74,21 +81,21 @@ class SplitManifest:
         return np.array(wanted, np.int64)
 
     def without(self, *parts: str) -> tuple[str, ...]:
-        """The other parts: what a fold is trained on.
+        """Return the parts but ``parts``: without a fold, those that it is trained on.
 
         ``manifest.rows(ids, *manifest.without("fold0"))`` are the training rows of the first fold.
         """
         return tuple(part for part in self.parts if part not in parts)
 
     def describe(self) -> dict[str, Any]:
-        """What a model repo says of the split: everything but the images, and the hash."""
+        """Return what a model repo says of the split: everything but the images, and the hash."""
         content = self._content()
         del content["images"]
         return {**content, "hash": self.hash, "images": len(self.ids), "units": len(set(self.units))}
 
     def _content(self) -> dict[str, Any]:
         return {
-            "version": VERSION,
+            "version": _VERSION,
             "seed": self.seed,
             "method": self.method,
             "space": self.space,
@@ -101,19 +108,20 @@ class SplitManifest:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as plain JSON values; ``images`` has one ``[id, class, unit, part]`` per image."""
+        """Return the manifest as plain JSON values; ``images`` has one ``[id, class, unit, part]`` per image."""
         return {"hash": self.hash, **self._content()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest as JSON, one image per line; a file is there whole or not at all."""
+        """Write the manifest as JSON, one image per line, whole or not at all."""
         content = self.to_dict()
         images = ",\n".join(json.dumps(image, separators=(",", ":")) for image in content.pop("images"))
         head = json.dumps(content, indent=1)[:-2]
-        write_whole(Path(path), f'{head},\n "images": [\n{images}\n]\n}}\n')
+        write_text(Path(path), f'{head},\n "images": [\n{images}\n]\n}}\n')
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+def _hash(content: Mapping[str, Any]) -> str:
+    # Not `sha256_of_json`: these separators are part of the format.
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load_manifest(path: str | os.PathLike[str], dataset: Dataset | None = None, *, allow_leaks: bool = False) -> SplitManifest:
@@ -126,7 +134,12 @@ def load_manifest(path: str | os.PathLike[str], dataset: Dataset | None = None, 
     """
     manifest = _parse(Path(path))
     if not allow_leaks:
-        _check_disjoint(manifest, path)
+        home: dict[int, int] = {}
+        for image_id, unit, place in zip(manifest.ids, manifest.units, manifest.places, strict=True):
+            if home.setdefault(unit, place) != place:
+                parts = f"{manifest.parts[home[unit]]} and {manifest.parts[place]}"
+                fix = "split anew, drop what leaks, or allow the leaks of an official split knowingly"
+                raise DataError(f"{path}: {image_id} and its group or duplicates lie in both {parts}; {fix}")
     if dataset is not None:
         check_manifest(manifest, dataset, name=str(path))
     return manifest
@@ -139,10 +152,10 @@ def _parse(path: Path) -> SplitManifest:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); make it with lesion-hub data split") from None
     except ValueError:
         raise DataError(f"{path}: not JSON; make it anew with lesion-hub data split") from None
-    if not isinstance(content, dict) or set(content) != _KEYS or content["version"] != VERSION:
-        raise DataError(f"{path}: not a split manifest of version {VERSION}; make it anew with lesion-hub data split")
+    if not isinstance(content, dict) or set(content) != _KEYS or content["version"] != _VERSION:
+        raise DataError(f"{path}: not a split manifest of version {_VERSION}; make it anew with lesion-hub data split")
     stated = content.pop("hash")
-    if hashlib.sha256(_canonical(content)).hexdigest() != stated:
+    if _hash(content) != stated:
         raise DataError(
             f"{path}: its hash does not match its content, so it was edited; make it anew with lesion-hub data split"
         )
@@ -162,15 +175,6 @@ def _parse(path: Path) -> SplitManifest:
     )
 
 
-def _check_disjoint(manifest: SplitManifest, path: str | os.PathLike[str]) -> None:
-    home: dict[int, int] = {}
-    for image_id, unit, place in zip(manifest.ids, manifest.units, manifest.places, strict=True):
-        if home.setdefault(unit, place) != place:
-            parts = f"{manifest.parts[home[unit]]} and {manifest.parts[place]}"
-            fix = "split anew, drop what leaks, or allow the leaks of an official split knowingly"
-            raise DataError(f"{path}: {image_id} and its group or duplicates lie in both {parts}; {fix}")
-
-
 def check_manifest(manifest: SplitManifest, dataset: Dataset, *, name: str = "the split", groups: bool = True) -> None:
     """Raise `DataError` unless ``dataset`` holds the manifest's images with the manifest's labels and uncut groups.
 
@@ -179,10 +183,8 @@ def check_manifest(manifest: SplitManifest, dataset: Dataset, *, name: str = "th
     names = dataset.features["label"].names
     known = dict(zip(manifest.ids, zip(manifest.labels, manifest.places, strict=True), strict=True))
     home: dict[str, tuple[str, int]] = {}
-    columns = (list(dataset[column]) for column in ("image_id", "label", "group"))
-    image_ids = set()
-    for image_id, label, group in zip(*columns, strict=True):
-        image_ids.add(image_id)
+    image_ids, labels, groups_found = (list(dataset[column]) for column in ("image_id", "label", "group"))
+    for image_id, label, group in zip(image_ids, labels, groups_found, strict=True):
         if image_id not in known:
             if manifest.leaks.get("dropped"):
                 continue
@@ -194,6 +196,69 @@ def check_manifest(manifest: SplitManifest, dataset: Dataset, *, name: str = "th
         other, elsewhere = home.setdefault(group, (image_id, place))
         if groups and elsewhere != place and not manifest.leaks:
             raise DataError(f"{name}: group {group} has {other} and {image_id} in two parts; split this data set anew")
-    missing = next((image_id for image_id in manifest.ids if image_id not in image_ids), None)
+    present = set(image_ids)
+    missing = next((image_id for image_id in manifest.ids if image_id not in present), None)
     if missing is not None:
         raise DataError(f"{name}: image {missing} of the split is not in the data set; read the data set that was split")
+
+
+# ------------------------------------------------------------------------------------------------ the published record
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """Digests of the image ids and of the groups (lesions or patients) of one part."""
+
+    images: frozenset[str] = field(repr=False)
+    groups: frozenset[str] = field(repr=False)
+
+    @classmethod
+    def of(cls, image_ids: Iterable[str], groups: Iterable[str]) -> PartRecord:
+        """Make the record of a part from its columns.
+
+        >>> len(PartRecord.of(["a", "b"], ["lesion1", "lesion1"]).groups)
+        1
+        """
+        return cls(frozenset(map(image_digest, image_ids)), frozenset(map(group_digest, groups)))
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain JSON values: the sorted digests, run together."""
+        return {"images": "".join(sorted(self.images)), "groups": "".join(sorted(self.groups))}
+
+
+def image_digest(image_id: str) -> str:
+    """Return the digest of an image's id."""
+    return _digest("image", image_id)
+
+
+def group_digest(group: str) -> str:
+    """Return the digest of a lesion's or patient's id."""
+    return _digest("group", group)
+
+
+def describe_parts(parts: Mapping[str, PartRecord]) -> dict[str, Any]:
+    """Return the entry for ``split.json``, to be merged into what `SplitManifest.describe` gives."""
+    return {_RECORD_KEY: {name: record.to_dict() for name, record in parts.items()}}
+
+
+def read_parts(split: Mapping[str, Any], where: str = "split.json") -> dict[str, PartRecord]:
+    """Return the parts that a ``split.json`` describes; none where it says nothing of its images.
+
+    >>> read_parts(describe_parts({"train": PartRecord.of(["a"], ["a"])}))["train"].images == {image_digest("a")}
+    True
+    """
+    found = split.get(_RECORD_KEY) or {}
+    try:
+        return {name: PartRecord(_separated(part["images"]), _separated(part["groups"])) for name, part in found.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{where}: its list of images is damaged; restore the file from where it was published") from None
+
+
+def _digest(kind: str, name: str) -> str:
+    return hashlib.sha256(f"lesion-hub {kind} {name}".encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _separated(digests: str) -> frozenset[str]:
+    if len(digests) % _DIGEST_LENGTH:
+        raise ValueError(f"{len(digests)} characters are no whole number of digests")
+    return frozenset(digests[start : start + _DIGEST_LENGTH] for start in range(0, len(digests), _DIGEST_LENGTH))

@@ -3,17 +3,13 @@
 `draw_lesion` draws one; `write_sample_set` writes a whole set in the layout of a public one.
 """
 
-from lesion_hub.data.synthetic.diagnoses import DIAGNOSES, Appearance
-from lesion_hub.data.synthetic.draw import SyntheticLesion, draw_lesion
-from lesion_hub.data.synthetic.patients import Patient
-from lesion_hub.data.synthetic.plan import PlannedImage
-from lesion_hub.data.synthetic.plant import SamplePlan, plan_sample_set
-from lesion_hub.data.synthetic.render import draw_planned
-from lesion_hub.data.synthetic.spec import SampleSpec
-from lesion_hub.data.synthetic.write import SampleSet, write_sample_set
+from lesion_hub.data.synthetic.diagnoses import APPEARANCES, Appearance, Patient
+from lesion_hub.data.synthetic.drawing import SyntheticLesion, draw_lesion
+from lesion_hub.data.synthetic.plan import PlannedImage, SamplePlan, SampleSpec, plan_sample_set
+from lesion_hub.data.synthetic.write import SampleSet, draw_planned, write_sample_set
 
 __all__ = [
-    "DIAGNOSES",
+    "APPEARANCES",
     "Appearance",
     "Patient",
     "PlannedImage",

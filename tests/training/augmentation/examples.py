@@ -8,8 +8,8 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from lesion_hub.data.artefacts import ARTEFACTS
-from training.augmentation import AugmentationOptions, Augmenter
-from training.augmentation.draws import draw_samples
+from lesion_hub.training.augmentation import AugmentationOptions, Augmenter
+from lesion_hub.training.augmentation.draws import draw_samples
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STILL = AugmentationOptions.none()

@@ -5,12 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.augmentation.examples import (
-    STILL,
-    draws_of,
+from lesion_hub.config import validated
+from lesion_hub.errors import ConfigError
+from lesion_hub.training.augmentation import AugmentationOptions
+from lesion_hub.training.augmentation.draws import uniforms
+from tests.training.augmentation.examples import STILL, draws_of
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rotate": 10}, "unknown key 'rotate'"),
+        ({"artefacts": {"hairs": 0.1}}, "did you mean 'hair'"),
+        ({"scale": (0.9, 0.5)}, "give the smaller one first"),
+        ({"scale": (0.5, 1.5)}, "at most 1"),
+        ({"artefact_severity": (1, 9)}, "from 1 to 5"),
+        ({"hflip": 1.5}, "hflip"),
+    ],
 )
-from training.augmentation import AugmentationOptions
-from training.augmentation.draws import uniforms
+def test_mistakes_in_the_options_are_one_line(options, message):
+    with pytest.raises(ConfigError, match=message):
+        validated(AugmentationOptions, options, "augmentation")
 
 
 def test_uniforms_are_splitmix64_of_their_counters():

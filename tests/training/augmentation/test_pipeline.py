@@ -7,6 +7,9 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from lesion_hub.data.artefacts import artefact_layer
+from lesion_hub.errors import ConfigError
+from lesion_hub.models import LesionClassifier
+from lesion_hub.training.augmentation import AugmentationOptions, augmentation_picture, eval_batch
 from tests.training.augmentation.examples import (
     EVERYTHING,
     MEAN,
@@ -17,7 +20,6 @@ from tests.training.augmentation.examples import (
     photos_of,
     resample_slowly,
 )
-from training.augmentation import AugmentationOptions
 
 
 def test_a_sample_is_the_same_in_every_batch():
@@ -126,3 +128,101 @@ def test_stretch_undoes_a_squashed_cache():
     assert shown.any(0).sum() == pytest.approx(shown.any(1).sum(), abs=2)
     bare = augmenter(torch.from_numpy(squashed.copy())[None], np.arange(1), 0)[0, 0] > 0
     assert bare.any(1).sum() - bare.any(0).sum() > 5
+
+
+OWN = "tests.training.own_components"
+
+
+def test_operations_of_ones_own_come_last_and_in_order():
+    photos, places = photos_of(), np.arange(4)
+    plain = augmenter_of(EVERYTHING)(photos, places, 1)
+    extra = EVERYTHING.model_copy(update={"extra": (f"{OWN}:noise", f"{OWN}:negative")})
+    noise = -augmenter_of(extra)(photos, places, 1) - plain
+    assert 0.09 < noise.std() < 0.11
+
+
+def test_what_an_operation_of_ones_own_draws_depends_on_its_place_alone():
+    photos = photos_of()
+    options = STILL.model_copy(update={"extra": (f"{OWN}:noise",)})
+    first = augmenter_of(options, seed=3)(photos, np.arange(8, 12), 1)
+    torch.manual_seed(5)
+    assert torch.equal(augmenter_of(options, seed=3)(photos, np.arange(8, 12), 1), first)
+    for seed, start, epoch in ((4, 8, 1), (3, 12, 1), (3, 8, 2)):
+        assert not torch.equal(augmenter_of(options, seed=seed)(photos, np.arange(start, start + 4), epoch), first)
+
+
+def test_an_operation_of_ones_own_that_changes_the_shape_is_one_line():
+    options = STILL.model_copy(update={"extra": (f"{OWN}:halved",)})
+    with pytest.raises(ConfigError, match=r"own_components:halved gave \(4, 3, 24, 12\) for images of shape \(4, 3, 24, 24\)"):
+        augmenter_of(options)(photos_of(), np.arange(4), 0)
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def _config(**options):
+    model = LesionClassifier.create("lesion_cnn_shallow", "binary", image_size=32)
+    return model.input_config.model_copy(update=options), model
+
+
+def _gray_levels(ours, expected, config):
+    return (ours - expected).abs() * torch.tensor(config.std)[:, None, None] * 255
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (80, 60), (70, 70), (45, 100), (30, 41)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"interpolation": "bicubic"},
+        {"crop_pct": 0.875},
+        {"crop_mode": "squash"},
+        {"crop_mode": "border", "crop_pct": 0.9},
+        {"input_size": (3, 32, 48)},
+    ],
+    ids=str,
+)
+def test_evaluation_of_uncached_images_is_the_models_transform(shape, options):
+    config, model = _config(**options)
+    model.input_config = config
+    photos = photos_of(2, *shape)
+    expected = torch.stack([model.transform(Image.fromarray(photo.numpy())) for photo in photos])
+    difference = _gray_levels(eval_batch(photos, config), expected, config)
+    assert difference.max() < 2.6 and difference.mean() < 0.3
+
+
+@pytest.mark.parametrize(("cached_size", "tolerance"), [((42, 32), 1e-3), ((43, 32), 2), ((64, 48), 1)])
+def test_evaluation_of_a_cache_differs_by_the_second_resize_alone(cached_size, tolerance):
+    config, model = _config(interpolation="bicubic")
+    model.input_config = config
+    photos = [Image.fromarray(photo.numpy()) for photo in photos_of(3, 120, 160)]
+    cached = torch.from_numpy(np.stack([np.asarray(photo.resize(cached_size, Image.Resampling.BICUBIC)) for photo in photos]))
+    stretch = np.full(3, (160 / 120) * (cached_size[1] / cached_size[0]), np.float32)
+    expected = torch.stack([model.transform(photo) for photo in photos])
+    assert _gray_levels(eval_batch(cached, config, stretch=stretch), expected, config).mean() < tolerance
+
+
+def test_evaluation_undoes_a_squash_image_by_image():
+    config, model = _config()
+    shapes = [(60, 80), (80, 80), (60, 80)]
+    photos = [Image.fromarray(photos_of(1, *shape, seed=i)[0].numpy()) for i, shape in enumerate(shapes)]
+    cached = torch.from_numpy(np.stack([np.asarray(photo.resize((64, 64), Image.Resampling.BICUBIC)) for photo in photos]))
+    stretch = np.array([width / height for height, width in shapes], np.float32)
+    expected = torch.stack([model.transform(photo) for photo in photos])
+    ours = eval_batch(cached, config, stretch=stretch, dtype=torch.float64, channels_last=True)
+    assert ours.dtype == torch.float64 and ours.is_contiguous(memory_format=torch.channels_last)
+    assert _gray_levels(ours, expected, config).mean() < 2
+    assert _gray_levels(eval_batch(cached, config)[0], expected[0], config).mean() > 4, "stretch matters"
+
+
+# ------------------------------------------------------------------------------------------------ the picture
+
+
+def test_the_picture_shows_originals_and_what_training_sees():
+    photos = photos_of(2, 24, 24)
+    augmenter = augmenter_of(AugmentationOptions(), 24)
+    sheet = np.asarray(augmentation_picture(photos.numpy(), augmenter, copies=2))
+    assert sheet.shape == (4 + 2 * 28, 3 * 28 + 8, 3)
+    np.testing.assert_array_equal(sheet[4:28, 4:28], photos[0].numpy())
+    second = augmenter(photos, np.arange(2), epoch=1)[1].permute(1, 2, 0).numpy() * STD + MEAN
+    assert np.abs(sheet[32:56, 64:88] - second * 255).max() <= 0.51

@@ -1,1 +1,0 @@
-"""The folder that ``evaluate.load`` is given; see ``lesion_hub.evaluation.module_path``."""

@@ -1,0 +1,39 @@
+"""``lesion-hub serve`` from a shell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.runner import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_missing_model_is_one_line():
+    done = run("serve", "--model", "no-such-model", ok=False)
+    assert done.stderr.startswith("error: cannot serve no-such-model: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_limit_is_one_line():
+    done = run("serve", "--max-files", "0", ok=False)
+    assert done.stderr.startswith("error: serve: max_files")
+
+
+def test_without_gradio_one_line_names_the_fix():
+    code = (
+        "import sys; sys.modules['gradio'] = None\n"
+        "from lesion_hub.app import launch\n"
+        "from lesion_hub.errors import ConfigError\n"
+        "try:\n    launch()\nexcept ConfigError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'the page needs Gradio; pip install "lesion-hub[app]"'
+
+
+def test_help_does_not_import_gradio():
+    code = "import lesion_hub.cli, lesion_hub.app, sys; sys.exit(bool({'gradio', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

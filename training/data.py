@@ -1,0 +1,290 @@
+"""The parts of a run, made from a recipe's data section and a data root.
+
+`read_run_data` is the whole of it: `read_sources` reads every source into one data set, `split_for_recipe` deals the images
+out to train, val and test, and a balanced draw is made from the training part.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lesion_hub.config import DataSource
+from lesion_hub.data.draw import balanced_draw, load_draw
+from lesion_hub.data.duplicates import Duplicates, find_duplicates, fingerprint
+from lesion_hub.data.images import ImageSource
+from lesion_hub.data.scan import image_sources
+from lesion_hub.data.sources import ReadResult, read
+from lesion_hub.data.splits import SplitImages, SplitManifest, SplitOptions, load_manifest, split_images
+from lesion_hub.errors import DataError
+from lesion_hub.models import encode_metadata
+from lesion_hub.taxonomy import LabelSpace
+from lesion_hub.training.launch import LaunchOptions
+from lesion_hub.training.recipe import DataOptions, DrawOptions, PartitionOptions, Recipe, SourceOptions
+from lesion_hub.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+# What a part is called in a split manifest, and in a run.
+PART_NAMES = {"train": "train", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of N images.
+
+    ``images`` are undecoded, ``labels`` (N,) int64 index ``space``, ``ids`` and ``groups`` name images and lesions.
+    ``dataset`` is what the part was made of, None where it was made by hand; ``metadata`` (N, D) float32 is there where the
+    network takes any; ``draw`` are the rows of a balanced draw.
+    """
+
+    name: str
+    images: Sequence[ImageSource]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    space: LabelSpace
+    dataset: Dataset | None = None
+    metadata: Tensor | None = None
+    draw: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many images of each class an epoch may show, (C,): those of the draw, where there is one."""
+        labels = self.labels if self.draw is None else self.labels[self.draw]
+        return np.bincount(labels, minlength=len(self.space))
+
+    def metadata_of(self, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+        """Return the (n, D) metadata of ``rows`` (n,) on ``device``; None where the network takes none."""
+        return None if self.metadata is None else self.metadata[torch.from_numpy(rows)].to(device)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The parts of a run by name, the data set that they were cut from, and the split that cut them.
+
+    ``sources`` are what the training part was read from, ``origins`` name what each part was read from.
+    """
+
+    space: LabelSpace
+    dataset: Dataset
+    parts: dict[str, Part]
+    manifest: SplitManifest
+    sources: tuple[DataSource, ...]
+    origins: dict[str, str]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Describe the data behind a part's results as ``metrics.json`` does."""
+        part = self.parts[name]
+        facts = {"name": self.origins[name], "split": name, "selection": self.manifest.method}
+        return {**facts, "images": len(part), "groups": len(set(part.groups))}
+
+    def held_out(self) -> Dataset:
+        """Join the images of the parts that are measured on."""
+        from datasets import concatenate_datasets
+
+        return concatenate_datasets([part.dataset for name, part in self.parts.items() if name != "train"])
+
+
+def read_run_data(recipe: Recipe, options: LaunchOptions, folder: RunFolder, accelerator: Accelerator) -> RunData:
+    """Read and split the recipe's data; one process makes the split and the draw, and saves both in the run's folder."""
+    read_data = read_sources(recipe.data, options.data)
+    dataset, space = read_data.dataset, read_data.space
+    with accelerator.main_process_first():
+        manifest = _kept_split(read_data, recipe.data.split, options, folder.manifest_file)
+        ids = dataset["image_id"][:]
+        cut = {PART_NAMES[part]: dataset.select(manifest.rows(ids, part)) for part in manifest.parts if part in PART_NAMES}
+        draw = _kept_draw(recipe.data.draw, cut["train"], space, folder.draw_file)
+    if not options.measure_test:
+        cut.pop("test", None)
+    parts = {}
+    for name, own in cut.items():
+        facts = [own[column][:] for column in ("age", "sex", "site")] if recipe.model.metadata else None
+        parts[name] = Part(
+            name=name,
+            images=image_sources(own),
+            labels=np.asarray(own.with_format("numpy")["label"][:], dtype=np.int64),
+            ids=tuple(own["image_id"][:]),
+            groups=tuple(own["group"][:]),
+            space=space,
+            dataset=own,
+            metadata=None if facts is None else encode_metadata(*facts),
+            draw=draw if name == "train" else None,
+        )
+        if not len(own):
+            raise DataError(f"the {name} part is empty; raise split.{name}, or give more data")
+    for label, count in zip(space.labels, parts["train"].class_counts, strict=True):
+        if not count:
+            logger.warning("class %r has no training image; the model cannot learn it", label)
+    origins = {name: ", ".join(source.title for source in getattr(recipe.data, name) or recipe.data.train) for name in parts}
+    return RunData(space, dataset, parts, manifest, read_data.sources, origins)
+
+
+def _kept_split(read_data: SourceData, split: PartitionOptions, options: LaunchOptions, file: Path) -> SplitManifest:
+    """Load the split in ``file``, checked against the data; make and save it where there is none yet."""
+    if split.manifest is not None:
+        return load_manifest(options.data / split.manifest, read_data.dataset)
+    if not file.is_file():
+        duplicates = duplicates_of(read_data, split, options)
+        split_for_recipe(read_data.images, read_data.given, split, duplicates).save(file)
+    return load_manifest(file, read_data.dataset)
+
+
+def _kept_draw(options: DrawOptions | None, train: Dataset, space: LabelSpace, file: Path) -> NDArray[np.int64] | None:
+    """Return the rows of the balanced draw: it is drawn once, saved in ``file``, and read from there afterwards."""
+    if options is None:
+        return None
+    if file.is_file():
+        return load_draw(file).indices(train)
+    draw = balanced_draw(train, space, per_class=options.per_class, seed=options.seed)
+    draw.save(file)
+    return draw.indices(train)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """All images of a run in one data set. ``given`` maps image ids to the part that they came in; the others are free."""
+
+    dataset: Dataset
+    space: LabelSpace
+    given: dict[str, str]
+    sources: tuple[DataSource, ...]
+
+    @property
+    def images(self) -> SplitImages:
+        """The columns that a split is made from."""
+        columns = (list(self.dataset[name][:]) for name in ("image_id", "label", "group"))
+        return SplitImages(*columns, self.space)
+
+
+def read_sources(data: DataOptions, root: Path) -> SourceData:
+    """Read every source of the recipe below ``root`` into one label space."""
+    from datasets import concatenate_datasets
+
+    train = [read_source(source, data, root, data.space) for source in data.train]
+    space = train[0].space
+    found: list[tuple[str | None, ReadResult]] = [(None, result) for result in train]
+    found += [("val", read_source(source, data, root, space)) for source in data.validation]
+    found += [("test", read_source(source, data, root, space)) for source in data.test]
+    parts: dict[str, str | None] = {}
+    for part, result in found:
+        official = (result.official_split or {}) if data.split.kind == "official" else {}
+        for image_id in result.dataset["image_id"][:]:
+            parts[image_id] = part or official.get(image_id)
+    if data.split.kind == "official" and not any(parts.values()):
+        raise DataError(f"{root}: the data set brings no split of its own; use data.split.kind: grouped")
+    joined = concatenate_datasets([result.dataset for _, result in found]) if len(found) > 1 else found[0][1].dataset
+    # Of an image id that several sources hold the last row stays: validation and test come after train.
+    last = {image_id: row for row, image_id in enumerate(joined["image_id"][:])}
+    if len(last) < len(joined):
+        logger.warning("%d images are in several sources; each counts once", len(joined) - len(last))
+        joined = joined.select(sorted(last.values()))
+    sources = tuple(
+        DataSource(name=source.title, revision=source.revision, license=source.license, images=len(result.dataset))
+        for source, result in zip(data.train, train, strict=True)
+    )
+    return SourceData(joined, space, {image_id: part for image_id, part in parts.items() if part is not None}, sources)
+
+
+def read_source(source: SourceOptions, data: DataOptions, root: Path, space: LabelSpace | str | None) -> ReadResult:
+    """Read one source into ``space``; where the only training source has no folder below the root, the root is its folder."""
+    place: Path | str = source.folder
+    if source.layout != "hub":
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give --data the folder that holds {source.folder}")
+        place = root / source.folder
+        if not place.exists():
+            if len(data.train) > 1 or source is not data.train[0]:
+                key = "test" if source in data.test else "validation" if source in data.validation else "train"
+                raise DataError(f"{place}: no such folder for data.{key}; put the data set there, or change --set data.{key}")
+            place = root
+    return read(
+        place,
+        source=source.layout,
+        space=space,
+        columns=source.columns,
+        labels=source.labels,
+        images=[root / folder for folder in source.images],
+        revision=source.revision,
+        split=source.part,
+        allow_missing=source.allow_missing,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ splitting
+
+
+def duplicates_of(read_data: SourceData, split: PartitionOptions, options: LaunchOptions) -> Duplicates | None:
+    """Find the duplicates that the split keeps together; the images' fingerprints are stored beside the image cache."""
+    if not split.near_duplicates:
+        return None
+    store = options.cache_root.parent / "fingerprints.npz"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    return find_duplicates(fingerprint(image_sources(read_data.dataset), store=store))
+
+
+def split_for_recipe(
+    images: SplitImages, given: Mapping[str, str], split: PartitionOptions, duplicates: Duplicates | None = None
+) -> SplitManifest:
+    """Split ``images``, of which ``given`` maps some ids to the part (train, val, test) that they came in.
+
+    Training images that share a lesion or a picture with a given later part are dropped; what the recipe's shares still
+    lack is cut from the rest.
+
+    >>> from lesion_hub.taxonomy import label_space
+    >>> images = SplitImages(list("abcdef"), [0, 1, 0, 1, 0, 1], list("pqrstu"), label_space("binary"))
+    >>> split_for_recipe(images, {"a": "test", "b": "test"}, PartitionOptions(validation=0.5)).part_of["a"]
+    'test'
+    """
+    there = set(given.values())
+    validation = 0.0 if "val" in there else split.validation
+    test = 0.0 if "test" in there or split.kind != "grouped" else split.test
+    if "val" not in there and validation == 0:
+        raise DataError("split.validation is 0 and the data set brings no validation part; every run needs one to choose by")
+    fractions = (1 - validation - test, validation, test) if validation or test else SplitOptions().fractions
+    options = SplitOptions(fractions, seed=split.seed, allow_absent=split.allow_absent)
+    if not there - {"train"}:
+        return split_images(images, options, duplicates=duplicates)
+    # First the given parts are made disjoint; then the parts that are missing are cut from training.
+    official = {image_id: given.get(image_id, "train") for image_id in images.ids}
+    kept = split_images(images, SplitOptions(respect_official=True, drop_leaks=True), duplicates=duplicates, official=official)
+    if not (validation or test):
+        return kept
+    if dropped := kept.leaks.get("dropped", 0):
+        logger.warning("%d training images share a lesion or a picture with validation or test and are left out", dropped)
+    cut = split_images(_united(images, kept, "train"), options)
+    whole = split_images(
+        _united(images, kept, *kept.parts),
+        SplitOptions(respect_official=True, seed=split.seed),
+        official={**kept.part_of, **cut.part_of},
+    )
+    came = " and ".join(part for part in kept.parts if part != "train")
+    method = f"{came} as given, what leaks dropped; the rest {cut.method}"
+    return replace(whole, method=method, warnings=cut.warnings, leaks=kept.leaks)
+
+
+def _united(images: SplitImages, split: SplitManifest, *parts: str) -> SplitImages:
+    """Take the images of some parts of a split, grouped by its units, so that near duplicates stay together."""
+    units = dict(zip(split.ids, split.units, strict=True))
+    rows = split.rows(images.ids, *parts).tolist()
+    labels = np.asarray(images.labels)
+    ids = [images.ids[row] for row in rows]
+    return SplitImages(ids, [int(labels[row]) for row in rows], [str(units[image_id]) for image_id in ids], images.space)
