@@ -18,6 +18,8 @@ from lesion_hub.data.splits import SplitImages, SplitOptions, split_images
 from lesion_hub.errors import DataError
 from tests.data.pictures import jpeg, spot, write_tree
 
+pytestmark = pytest.mark.slow
+
 SIZE = (96, 72)
 
 
@@ -111,7 +113,6 @@ def test_the_tables_name_the_verdict_and_the_classes(report: AuditReport) -> Non
     assert any("FAILED" in value for _, value in summary.rows)
 
 
-@pytest.mark.slow
 def test_technical_traits_that_go_with_the_label_betray_it_and_others_do_not() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
@@ -141,7 +142,6 @@ def test_classes_with_too_few_groups_are_left_out_of_the_baseline() -> None:
     assert source_only({"size": np.ones((3, 1))}, np.array([0, 1, 1]), np.arange(3), ["a", "b"]) is None
 
 
-@pytest.mark.slow
 def test_a_confounded_set_of_pictures_is_exposed(tmp_path: Path) -> None:
     clean = {f"{('mel', 'nv')[seed % 2]}/{seed:03d}.jpg": spot(seed, SIZE) for seed in range(60)}
     confounded = {

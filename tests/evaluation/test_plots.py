@@ -17,6 +17,8 @@ from lesion_hub.evaluation.intervals import Interval
 from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.taxonomy import label_space
 
+pytestmark = pytest.mark.slow
+
 SPACE = label_space("ham7")
 PROBABILITIES = np.random.default_rng(0).dirichlet(np.ones(7), size=60)
 LABELS = np.arange(60) % 7

@@ -10,6 +10,8 @@ from lesion_hub.inference import Predictor
 from lesion_hub.inference.network_cut import cut
 from tests.inference.networks import classifier, picture
 
+pytestmark = pytest.mark.slow
+
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")
 
 

@@ -11,6 +11,8 @@ from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.run import train_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def hungry_above(limit: int, tried: list[int]):  # type: ignore[no-untyped-def]
     def attempt(size: int, *_: object) -> None:
