@@ -170,7 +170,10 @@ class EnsembleMember(Options):
 
 
 class EnsembleConfig(Options):
-    """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered."""
+    """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered.
+
+    ``weights_sha256`` is there where the members' weights travel with the ensemble (see ``hub.bundle``).
+    """
 
     format_version: Literal[1] = 1
     label_space: str
@@ -181,6 +184,7 @@ class EnsembleConfig(Options):
     temperature: Positive = 1.0
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
+    weights_sha256: Sha256 | None = None
 
     @model_validator(mode="after")
     def _weights_match(self) -> EnsembleConfig:

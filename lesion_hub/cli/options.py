@@ -18,7 +18,7 @@ RevisionOption = Annotated[
 RegistryOption = Annotated[
     Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
 ViewsOption = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]
 

@@ -191,6 +191,9 @@ def create(
     split: Annotated[str | None, typer.Option("--split", help="Part of --fit's data: val.")] = None,
     combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
     space: Annotated[str | None, typer.Option("--space", help="Label space; default: the finest that all share.")] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put the members' weights in, so that transformers and timm load it too.")
+    ] = False,
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -209,7 +212,9 @@ def create(
     pinned = [pin_member(name, registry=registry) for name in members]
     mode: Literal["probabilities", "logits"] = "logits" if combine == "logits" else "probabilities"
     fitted, points = (None, {}) if fit is None else _fit_on(pinned, fit, source, split, mode, space)
-    made = create_ensemble(out, pinned, weights=shares, fit=fitted, combine=mode, space=space, operating_points=points)
+    made = create_ensemble(
+        out, pinned, weights=shares, fit=fitted, combine=mode, space=space, operating_points=points, bundle=bundle
+    )
     facts: dict[str, Any] = {
         "folder": str(out),
         "label space": made.label_space,

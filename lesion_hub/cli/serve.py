@@ -24,7 +24,9 @@ def serve(
     registry: RegistryOption = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; default: the first free one from 7860.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda; default: CUDA where there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, mps, auto; default: CUDA where there is one.")
+    ] = None,
     max_mb: Annotated[float | None, typer.Option("--max-mb", help="Largest image, in MB.  [default: 20]")] = None,
     max_megapixels: Annotated[
         float | None, typer.Option("--max-megapixels", help="Most pixels, in millions.  [default: 50]")

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
+from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint
 from lesion_hub.data.sources import read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
@@ -28,7 +28,8 @@ from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
 from lesion_hub.evaluation.overlap import choose_images, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
-from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.files import read_json, write_json
+from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
 from lesion_hub.hub.store import Resolved
@@ -227,7 +228,7 @@ def calibrate_run(
         )
     else:
         changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points})
-        write_text(place / ENSEMBLE_NAME, dump_json(changed))
+        write_ensemble(place, changed)
     # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
     content = {name: value for name, value in content.items() if name not in ("validation", "test")}
     content["validation"] = {**assess(*given, points=points), "calibration": calibration_effect(*given, result.temperature)}

@@ -99,12 +99,22 @@ def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
     config = load_model_config(folder)
     path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
-    classifier = LesionClassifier.from_config(config)
+    return load_strictly(LesionClassifier.from_config(config), read_weights(path), path), config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; anything else is one line."""
     try:
-        classifier.network.load_state_dict(load_file(path), strict=True)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
+
+
+def load_strictly(classifier: LesionClassifier, weights: dict[str, Tensor], path: Path) -> LesionClassifier:
+    """Give a classifier the weights in ``path``, every tensor of its network and no other, and set evaluation mode."""
+    try:
+        classifier.network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise StoreError(f"{path}: does not fit {config.architecture} ({first}); publish it again") from None
-    return classifier.eval(), config
+        raise StoreError(f"{path}: does not fit {classifier.architecture} ({first}); publish it again") from None
+    return classifier.eval()

@@ -8,9 +8,11 @@ import torch
 
 from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
+from lesion_hub.hub.bundle import read_bundle
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
+from lesion_hub.inference.device import find_device
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
 
@@ -30,19 +32,24 @@ def from_pretrained(
         revision: version tag (``v1.0.0``), commit or branch; None is the highest version.
         registry: registry root; None is ``LESION_HUB_REGISTRY``, else the packaged one.
         token: Hub token; None takes the one that you are logged in with, or ``HF_TOKEN``.
-        device: where to put the networks.
+        device: where to put the networks: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for a GPU where there is one.
 
     >>> model = from_pretrained("ham10000-trio", revision="v1.0.0")  # doctest: +SKIP
     """
+    place = find_device(device)
     found = resolve(repo_or_path, revision, registry=registry, token=token)
     if not is_ensemble(found.folder):
         classifier, config = read_model(found.folder)
         points = config.lesion_hub.operating_points
-        return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision).to(device)
+        return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision).to(place)
 
     ensemble = load_ensemble_config(found.folder)
-    places = resolve_members(found, registry=registry, token=token)
-    members = [_load_member(found.name, pin, place.folder) for pin, place in zip(ensemble.members, places, strict=True)]
+    if ensemble.weights_sha256 is not None:
+        bundled = zip(ensemble.members, read_bundle(found.folder), strict=True)
+        members = [Member(pin.name, classifier) for pin, classifier in bundled]
+    else:
+        others = resolve_members(found, registry=registry, token=token)
+        members = [_load_member(found.name, pin, other.folder) for pin, other in zip(ensemble.members, others, strict=True)]
     combination = Combination.of(
         [member.space for member in members],
         ensemble.weights,
@@ -51,7 +58,7 @@ def from_pretrained(
         temperature=ensemble.temperature,
     )
     points = ensemble.operating_points
-    return Predictor(members, combination, points, name=found.name, revision=found.revision).to(device)
+    return Predictor(members, combination, points, name=found.name, revision=found.revision).to(place)
 
 
 def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from lesion_hub.inference.attribution import (
     member_labels,
     target_labels,
 )
+from lesion_hub.inference.device import find_device
 from lesion_hub.inference.members import Combination, Member, Probabilities
 from lesion_hub.inference.preprocess import (
     ORIENTATIONS,
@@ -169,7 +170,8 @@ class Predictor:
         """Predict one image, or each of many.
 
         Args:
-            images: path, bytes of an image file, Pillow image or uint8 (H, W, 3) array; or any iterable of these.
+            images: a path, a file opened with ``"rb"`` (a ``BytesIO``, an upload's ``.file``), the bytes of an image file, a
+                Pillow image or a uint8 (H, W, 3) array; or any iterable of these. No URL.
             explain: attribution method for a heat map (``gradcam``, …, see ``attribution.METHODS``), None for no map.
             target: label that the map is about; None is the most probable one. ``malignant`` works wherever it has a meaning.
             tta: number of mirrored and turned views to average, 1..8.
@@ -198,6 +200,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Predict any number of images, one answer at a time; memory holds two batches, whatever their number."""
         chosen = self._checked(options, "predict")
+        if is_single(images):
+            images = [cast(ImageInput, images)]
         total = len(images) if isinstance(images, Sized) else None
         patients = iter(metadata) if metadata is not None else None
         done = 0
@@ -220,7 +224,7 @@ class Predictor:
         """
         chosen = self._checked(options, "predict_case")
         if is_single(images) or not images:
-            raise ConfigError("a case is a list of one or more images of a lesion")
+            raise ConfigError("a case is a list of one or more images of a lesion; a single image goes to predict")
         opened = [open_image(image, self.framings, keep=chosen.explain is not None) for image in images]
         combined, by_member, explanations = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
         singles = self._predictions(combined, by_member, chosen.top, opened, explanations)
@@ -253,9 +257,10 @@ class Predictor:
         return np.asarray(features[0] if single else features)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Predictor:
-        """Move every member."""
+        """Move every member; ``device`` as for ``from_pretrained``."""
+        place = None if device is None else find_device(device)
         for member in self.members:
-            member.classifier.to(device=device, dtype=dtype)
+            member.classifier.to(device=place, dtype=dtype)
         return self
 
     def compile(self, **options: Any) -> Predictor:

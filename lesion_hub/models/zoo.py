@@ -40,7 +40,8 @@ def list_architectures(search: str = "*") -> list[Architecture]:
     """
     pattern = search if any(c in search for c in "*?[") else f"*{search}*"
     found = []
-    for name in sorted(timm.list_models(pattern), key=lambda name: (name not in CUSTOM_ARCHITECTURES, name)):
+    names = set(timm.list_models(pattern)) - {networks.lesion_ensemble.__name__}  # made of trained models, never trained
+    for name in sorted(names, key=lambda name: (name not in CUSTOM_ARCHITECTURES, name)):
         cfg = get_pretrained_cfg(name)
         family = "lesion_hub" if name in CUSTOM_ARCHITECTURES else timm.models._registry._model_to_module[name]
         found.append(Architecture(name, family, (cfg.input_size[1], cfg.input_size[2]), bool(cfg.has_weights)))
