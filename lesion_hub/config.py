@@ -63,9 +63,9 @@ class DataSource(Options):
 
 
 class Training(Options):
-    """Where a model's weights come from."""
+    """Where a model's weights come from; without a recipe they were trained elsewhere."""
 
-    recipe: str
+    recipe: str | None = None
     data: tuple[DataSource, ...] = Field(min_length=1)
     split_hash: Sha256 | None = None
     seed: int = 0

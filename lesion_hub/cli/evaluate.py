@@ -26,6 +26,7 @@ from lesion_hub.cli.options import (
     SourceOption,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.errors import ConfigError
 from lesion_hub.progress import progress_bar
 
 
@@ -140,6 +141,7 @@ def calibrate(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    manifest: ManifestOption = None,
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -150,7 +152,7 @@ def calibrate(
     from lesion_hub.evaluation.calibration import calibrate_run
 
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, data, registry=registry, progress=progress)
+        done = calibrate_run(run, data, manifest=manifest, registry=registry, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})
@@ -163,6 +165,9 @@ def card(
     check: Annotated[bool, typer.Option("--check", help="Only check the card that is there.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="What it will be loaded as: org/name or a registry name.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Where the training data are not recorded.")] = None,
+    training_data: Annotated[
+        str | None, typer.Option("--training-data", help="In a few words, where it is not recorded; needs --licence.")
+    ] = None,
 ) -> None:
     """Write the model card of a folder from its files alone, or check that every number in it is theirs.
 
@@ -170,7 +175,12 @@ def card(
     """
     from lesion_hub.hub.card import write_card
     from lesion_hub.hub.card_check import check_card
+    from lesion_hub.hub.trained_elsewhere import record_training_data
 
+    if training_data is not None:
+        if check or licence is None:
+            raise ConfigError("--training-data is recorded with their --licence, and not by --check")
+        record_training_data(run, training_data, licence)
     path = None if check else write_card(run, name=name, licence=licence)
     check_card(run)
     typer.echo(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")

@@ -194,13 +194,15 @@ def calibrate_run(
     folder: str | Path,
     data: str | Path | None = None,
     *,
+    manifest: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CalibratedRun:
     """Fit a temperature on validation predictions and store it in the model in ``folder``.
 
     A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
-    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs. A model that is
+    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
+    file that says which images that is. A model that is
     calibrated already is refused: a second temperature would be fitted to the same images again.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
@@ -209,7 +211,7 @@ def calibrate_run(
     config = load_config(place)
     content = read_json(place / METRICS_NAME, missing_ok=True)
     _refuse_calibrated(place, config, content)
-    scored = _validation_predictions(place, config, data, registry, progress)
+    scored = _validation_predictions(place, config, data, manifest, registry, progress)
     result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
@@ -251,6 +253,7 @@ def _validation_predictions(
     folder: Path,
     config: ModelConfig | EnsembleConfig,
     data: str | Path | None,
+    manifest: str | Path | None,
     registry: str | Path | None,
     progress: Progress | None,
 ) -> Scored:
@@ -263,8 +266,10 @@ def _validation_predictions(
     source = read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry)
-    chosen, _ = choose_images(str(folder), source, records, split="val")
-    if chosen.whole or (any("val" in record.parts for record in records) and not chosen.own):
+    chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
+    if chosen.whole and not any(record.parts for record in records):
+        raise DataError(f"{data}: brings no split, and that of the model is not known; say which images to use with --manifest")
+    if chosen.whole or (manifest is None and any("val" in record.parts for record in records) and not chosen.own):
         raise DataError(f"{data}: does not hold the validation images of the model's split; give the data it was trained on")
     return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
 

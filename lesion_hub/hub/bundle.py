@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save
+from torch import Tensor
 
 from lesion_hub.config import (
     CONFIG_NAME,
@@ -38,7 +39,7 @@ def write_bundle(folder: Path, ensemble: EnsembleConfig, places: Sequence[Path])
     ``ensemble.json`` is left to the caller, who writes it last.
     """
     members = [load_model_config(place) for place in places]
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for i, (place, member) in enumerate(zip(places, members, strict=True)):
         verify_weights(place, member)
         tensors |= {f"members.{i}.{key}": value for key, value in read_weights(place / WEIGHTS_NAME).items()}
@@ -104,10 +105,9 @@ def read_bundle(folder: Path) -> list[LesionClassifier]:
     ensemble = load_ensemble_config(folder)
     verify_weights(folder, ensemble)
     members = bundled_members(folder)
-    pins = [member.lesion_hub.weights_sha256 for member in members]
-    if pins != [pin.weights_sha256 for pin in ensemble.members] or load_model_config(folder) != bundle_config(
-        ensemble, members
-    ):
+    pinned = [pin.weights_sha256 for pin in ensemble.members]
+    there = [member.lesion_hub.weights_sha256 for member in members]
+    if there != pinned or load_model_config(folder) != bundle_config(ensemble, members):
         raise StoreError(f"{folder}: {CONFIG_NAME} does not say what {ENSEMBLE_NAME} says; make the ensemble again")
     weights = read_weights(folder / WEIGHTS_NAME)
     classifiers = []

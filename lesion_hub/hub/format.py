@@ -20,6 +20,7 @@ from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
+from lesion_hub.models.zoo import network_source
 
 StorageType = Literal["float16", "float32"]
 
@@ -58,7 +59,7 @@ def write_model(
         ),
     )
     if classifier.is_custom:
-        write_text(folder / MODELING_NAME, modeling_source())
+        write_text(folder / MODELING_NAME, modeling_source(network_source(classifier.architecture)))
     write_bytes(folder / WEIGHTS_NAME, blob)
     write_text(folder / CONFIG_NAME, dump_json(config))
     return config

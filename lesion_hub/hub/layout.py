@@ -50,10 +50,11 @@ class WeightsMismatch(StoreError):
     """The weights file is not the one whose sha256 the config holds."""
 
 
-def modeling_source() -> str:
-    """Return the text of ``modeling_lesion.py``: our networks, and the class by which transformers reaches them."""
-    source = Path(__file__).parents[1] / "models" / "networks.py"
-    return source.read_text(encoding="utf-8") + _TRANSFORMERS_FOOTER
+def modeling_source(file: Path | None = None) -> str:
+    """Return the text of ``modeling_lesion.py``: the networks in ``file``, by default ours, and the class for transformers."""
+    source = file or Path(__file__).parents[1] / "models" / "networks.py"
+    # The file of somebody's network may be a copy that transformers fetched.
+    return source.read_text(encoding="utf-8").removesuffix(_TRANSFORMERS_FOOTER) + _TRANSFORMERS_FOOTER
 
 
 def is_ensemble(folder: Path) -> bool:

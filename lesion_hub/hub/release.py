@@ -62,14 +62,16 @@ def prepare_release(
     if MODELING_NAME in files:
         from lesion_hub.hub.bundle import read_bundle  # both load torch, which no other check needs
         from lesion_hub.hub.format import read_model
+        from lesion_hub.models.zoo import network_source
 
         # The folder's own copy may be of an older version, or somebody's: it is never published. This version's code is,
         # once the weights load strictly into its network.
         if is_ensemble(folder):
             read_bundle(folder)
+            source = modeling_source()
         else:
-            read_model(folder)
-        files[MODELING_NAME] = modeling_source().encode("utf-8")
+            source = modeling_source(network_source(read_model(folder)[0].architecture))
+        files[MODELING_NAME] = source.encode("utf-8")
     if not force_licence:
         check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, files)

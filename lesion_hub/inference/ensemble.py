@@ -29,6 +29,7 @@ from lesion_hub.config import (
 from lesion_hub.errors import ConfigError, DataError, StoreError
 from lesion_hub.files import json_text, write_json, write_text
 from lesion_hub.hub.bundle import write_bundle
+from lesion_hub.hub.card import provisional_card
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, load_config
 from lesion_hub.hub.licences import strictest
@@ -265,12 +266,10 @@ def _common_split(pinned: Sequence[PinnedModel]) -> str:
 
 
 def _provisional_card(name: str, config: EnsembleConfig, training: Training) -> str:
-    """Write a card that claims nothing, until an evaluation fills in the real one."""
+    """Write the card that names the members until an evaluation fills in the real one."""
     members = "\n".join(
         f"- {member.name} {member.revision}, weight {weight:g}"
         for member, weight in zip(config.members, config.weights, strict=True)
     )
-    return (
-        f"---\nlicense: {strictest(source.license for source in training.data)}\nlibrary_name: lesion-hub\n---\n\n"
-        f"# {name}\n\n**Not a medical device.** An ensemble that has not been evaluated yet.\n\n{members}\n"
-    )
+    words = f"An ensemble that has not been evaluated yet.\n\n{members}"
+    return provisional_card(name, strictest(source.license for source in training.data), "lesion-hub", words)

@@ -1,10 +1,13 @@
-"""``from_pretrained`` makes a Predictor of a folder, a registry name or a Hub id."""
+"""``from_pretrained`` makes a Predictor of a folder, a registry name or a Hub id, ``from_network`` one of a network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
@@ -15,6 +18,8 @@ from lesion_hub.hub.store import resolve, resolve_members
 from lesion_hub.inference.device import find_device
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
+from lesion_hub.models import LesionClassifier
+from lesion_hub.taxonomy import LabelSpace
 
 
 def from_pretrained(
@@ -41,7 +46,8 @@ def from_pretrained(
     if not is_ensemble(found.folder):
         classifier, config = read_model(found.folder)
         points = config.lesion_hub.operating_points
-        return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision).to(place)
+        made = Predictor.of(classifier, found.name, operating_points=points, revision=found.revision, folder=found.folder)
+        return made.to(place)
 
     ensemble = load_ensemble_config(found.folder)
     if ensemble.weights_sha256 is not None:
@@ -58,7 +64,22 @@ def from_pretrained(
         temperature=ensemble.temperature,
     )
     points = ensemble.operating_points
-    return Predictor(members, combination, points, name=found.name, revision=found.revision).to(place)
+    made = Predictor(members, combination, points, name=found.name, revision=found.revision, folder=found.folder)
+    return made.to(place)
+
+
+def from_network(
+    network: nn.Module, labels: LabelSpace | str | Sequence[str], *, name: str = "model", **options: Any
+) -> Predictor:
+    """Make a Predictor of a network that was trained elsewhere, ready for ``save_pretrained``.
+
+    ``labels`` and ``options`` (``image_size``, ``mean``, ``std``, …) are those of ``LesionClassifier.from_network``.
+
+    >>> import timm
+    >>> from_network(timm.create_model("test_resnet", num_classes=2), ["benign", "malignant"], image_size=32).space.name
+    'binary'
+    """
+    return Predictor.of(LesionClassifier.from_network(network, labels, **options), name)
 
 
 def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, overload
 
 import numpy as np
@@ -22,6 +23,10 @@ from torch import Tensor
 
 from lesion_hub.config import OperatingPoint, Options, validated
 from lesion_hub.errors import ConfigError
+from lesion_hub.hub.format import StorageType
+from lesion_hub.hub.release import Published
+from lesion_hub.hub.store import publish
+from lesion_hub.hub.trained_elsewhere import write_trained_elsewhere
 from lesion_hub.inference.attribution import (
     METHODS,
     Evidence,
@@ -115,12 +120,14 @@ class Predictor:
         *,
         name: str = "model",
         revision: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.members = tuple(member.ready() for member in members)
         self.combination = combination
         self.operating_points = dict(operating_points or {})
         self.name = name
         self.revision = revision
+        self.folder = folder
         mapping = self.space.malignancy_map
         # (C,) ones where a label is malignant.
         self._malignant = None if mapping is None else mapping.matrix[:, mapping.target.index("malignant")]
@@ -262,6 +269,40 @@ class Predictor:
         for member in self.members:
             member.classifier.to(device=place, dtype=dtype)
         return self
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        licence: str,
+        training_data: str | None = None,
+        split: str | Path | None = None,
+        storage: StorageType = "float32",
+    ) -> Path:
+        """Write the folder of a model that was trained elsewhere (see ``from_network``), to be calibrated and measured there.
+
+        The arguments are those of ``hub.trained_elsewhere.write_trained_elsewhere``. A model that was loaded is refused: its
+        folder says what it was trained on, which a new one would not.
+        """
+        if self.folder is not None:
+            raise ConfigError(f"{self.name}: was loaded from {self.folder}; copy that (lesion-hub pull --to), or push_to_hub")
+        if len(self.members) != 1:
+            raise ConfigError(f"{self.name}: is an ensemble; publish its members and combine them (lesion-hub ensemble create)")
+        place = Path(folder).expanduser()
+        write_trained_elsewhere(
+            place, self.classifier, licence=licence, training_data=training_data, split=split, storage=storage
+        )
+        self.folder = place
+        return place
+
+    def push_to_hub(self, name: str, *, version: str, notes: str, **options: Any) -> Published:
+        """Publish the folder that this model was saved to, or loaded from: ``lesion_hub.publish``, which has the options.
+
+        ``name`` is ``org/name`` on the Hub, or a plain name in a registry. The folder must be calibrated and have its card.
+        """
+        if self.folder is None:
+            raise ConfigError(f"{self.name}: is in no folder yet; save_pretrained first, then calibrate and evaluate it there")
+        return publish(self.folder, name, version=version, notes=notes, **options)
 
     def compile(self, **options: Any) -> Predictor:
         """Compile the networks with ``torch.compile``: pays on a GPU and for many images of one batch size.

@@ -54,7 +54,7 @@ def joint_arguments(
     combine: str,
     temperature: float,
 ) -> dict[str, Any]:
-    """Return the arguments of a ``LesionEnsemble`` as plain JSON values; ``members`` are configs as ``config.json`` holds them."""
+    """Return the arguments of a ``LesionEnsemble`` as plain JSON values; ``members`` are ``config.json``'s content."""
     return {
         "members": [dict(member) for member in members],
         "maps": [list(mapping.indices) for mapping in maps],
@@ -94,12 +94,6 @@ def shared_input(configs: Sequence[InputConfig], num_classes: int) -> InputConfi
         **dict.fromkeys(("pool_size", "first_conv", "classifier")),
     }
     return largest.model_copy(update=changes)
-
-
-def loses_nothing(args: Mapping[str, Any]) -> bool:
-    """Tell from the arguments of a ``LesionEnsemble`` whether every member gets exactly the input that it was trained on."""
-    keys = ("input_size", "crop_pct", "interpolation")
-    return all(member["pretrained_cfg"][key] == args["input"][key] for member in args["members"] for key in keys)
 
 
 def _scale(config: InputConfig) -> tuple[int, int]:
