@@ -117,8 +117,9 @@ class CardFacts:
     @property
     def inputs_differ(self) -> bool:
         """Whether the network of an ensemble has to make some member's input of another one."""
-        args = self.network.model_args if self.ensemble and self.network else {"members": ()}
-        keys = ("input_size", "crop_pct", "interpolation")
+        if self.ensemble is None or self.network is None:
+            return False
+        args, keys = self.network.model_args, ("input_size", "crop_pct", "interpolation")
         return any(member["pretrained_cfg"][key] != args["input"][key] for member in args["members"] for key in keys)
 
     @property

@@ -285,7 +285,7 @@ class Predictor:
         folder says what it was trained on, which a new one would not.
         """
         if self.folder is not None:
-            raise ConfigError(f"{self.name}: was loaded from {self.folder}; copy that (lesion-hub pull --to), or push_to_hub")
+            raise ConfigError(f"{self.name}: is in {self.folder} already; copy that (lesion-hub pull --to), or push_to_hub")
         if len(self.members) != 1:
             raise ConfigError(f"{self.name}: is an ensemble; publish its members and combine them (lesion-hub ensemble create)")
         place = Path(folder).expanduser()

@@ -16,6 +16,7 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.models.zoo import (
     architecture_of,
     build_network,
+    default_cfg_of,
     load_backbone_file,
     network_source,
     pretrained_from_hub,
@@ -82,7 +83,7 @@ class LesionClassifier(nn.Module):
         """
         target = label_space(space) if isinstance(space, str) else space
         require_architecture(backbone)
-        defaults = get_pretrained_cfg(backbone).to_dict()
+        defaults = default_cfg_of(backbone).to_dict()
         own_size = (defaults["input_size"][1], defaults["input_size"][2])
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
         size = (height, width)

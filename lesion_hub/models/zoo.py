@@ -13,7 +13,7 @@ from typing import Any, cast
 import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg, is_model, model_entrypoint
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, model_entrypoint
 from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError
@@ -51,10 +51,15 @@ def list_architectures(search: str = "*") -> list[Architecture]:
     found = []
     names = set(timm.list_models(pattern)) - {networks.lesion_ensemble.__name__}  # made of trained models, never trained
     for name in sorted(names, key=lambda name: (name not in CUSTOM_ARCHITECTURES, name)):
-        cfg = get_pretrained_cfg(name)
+        cfg = default_cfg_of(name)
         family = "lesion_hub" if name in CUSTOM_ARCHITECTURES else timm.models._registry._model_to_module[name]
         found.append(Architecture(name, family, (cfg.input_size[1], cfg.input_size[2]), bool(cfg.has_weights)))
     return found
+
+
+def default_cfg_of(name: str) -> PretrainedCfg:
+    """Return what timm says of an architecture's input; of one that is registered without that, timm's defaults."""
+    return get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def require_architecture(name: str) -> None:

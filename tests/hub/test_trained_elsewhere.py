@@ -104,7 +104,7 @@ def test_a_network_of_plain_pytorch_goes_all_the_way(tmp_path, data, manifest, t
     folder = model.save_pretrained(
         tmp_path / "mine", licence="cc0-1.0", training_data="synthetic lesions, half of them", split=manifest
     )
-    with refused("already", "push_to_hub"):
+    with refused("already; copy that", "push_to_hub"):
         model.save_pretrained(tmp_path / "again", licence="cc0-1.0")
     with refused("is not calibrated"):
         model.push_to_hub("mine", version="1.0.0", notes="First.", registry=tmp_path / "registry")
@@ -221,7 +221,6 @@ def test_the_command_imports_the_module_that_it_is_told_to(tmp_path, own_module)
     folder = model.save_pretrained(tmp_path / "mine", licence="mit")
     picture().save(tmp_path / "mole.png")
     arguments = ("predict", tmp_path / "mole.png", "--model", folder)
-    assert "unknown architecture" in command(*arguments, ok=False).stderr
     told = command("--import", "tiny_module", *arguments, PYTHONPATH=str(tmp_path))
     assert "benign" in told.stdout
     assert "No module named 'absent'" in command("--import", "absent", *arguments, ok=False).stderr

@@ -143,7 +143,7 @@ def exchanged_head():
 
 def exchanged_activation():
     network = timm.create_model("test_resnet", num_classes=2)
-    network.layer1[0].act1 = torch.nn.Tanh()
+    network.act1 = torch.nn.Tanh()
     return network
 
 
