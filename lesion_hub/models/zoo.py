@@ -159,7 +159,7 @@ def load_backbone_file(network: nn.Module, path: Path) -> None:
 
 def pretrained_from_hub(network: nn.Module, backbone: str) -> None:
     """Load the weights that ``timm.create_model(backbone, pretrained=True)`` downloads."""
-    cfg = get_pretrained_cfg(backbone)
+    cfg = default_cfg_of(backbone)
     if not cfg.has_weights:
         raise ConfigError(f"{backbone}: timm has no pretrained weights for it; use pretrained: false or a file")
     try:
