@@ -107,6 +107,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_the_zoo_lists_our_own_first_and_searches():
     assert [a.name for a in list_architectures("alexnet")] == ["lesion_alexnet"]
     assert list_architectures()[0].family == "lesion_hub"
+    assert list_architectures("lesion_ensemble") == [], "which is made of trained models, never trained"
     names = [a.name for a in list_architectures("efficientnet_b?")]
     assert "efficientnet_b0" in names
     assert "resnet50" not in names
