@@ -9,12 +9,11 @@ import typer
 
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
-    AllowMissingOption,
     AsSpaceOption,
     DataOption,
+    DataOptions,
     DeviceOption,
     ForceOption,
-    ImagesOption,
     JsonOption,
     ManifestOption,
     MirroredOption,
@@ -23,12 +22,13 @@ from lesion_hub.cli.options import (
     RegistryOption,
     RevisionOption,
     RunArgument,
-    SourceOption,
+    takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table
 from lesion_hub.progress import progress_bar
 
 
+@takes_data_options
 def evaluate(
     model: ModelOption,
     data: DataOption,
@@ -49,9 +49,7 @@ def evaluate(
         bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
     ] = False,
     force: ForceOption = False,
-    source: SourceOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -66,7 +64,7 @@ def evaluate(
     with progress_bar("scoring images") as progress:
         done = run.evaluate(
             model,
-            read_data(data, source=source, images=images, allow_missing=allow_missing),
+            read_data(data, reading),
             out=out,
             revision=revision,
             registry=registry,
@@ -91,6 +89,7 @@ def evaluate(
     typer.echo(f"report: {done.report}")
 
 
+@takes_data_options
 def compare(
     first: Annotated[str, typer.Argument(help="Model: name, name@version, or folder.", show_default=False)],
     second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
@@ -101,9 +100,7 @@ def compare(
     as_: AsSpaceOption = None,
     manifest: ManifestOption = None,
     force: ForceOption = False,
-    source: SourceOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -118,7 +115,7 @@ def compare(
         done = comparison.compare(
             first,
             second,
-            read_data(data, source=source, images=images, allow_missing=allow_missing),
+            read_data(data, reading),
             out=out,
             registry=registry,
             device=device,
@@ -135,11 +132,13 @@ def compare(
     _print_comparison(done.to_dict())
 
 
+@takes_data_options
 def calibrate(
     run: RunArgument,
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -149,8 +148,10 @@ def calibrate(
     """
     from lesion_hub.evaluation.calibration import calibrate_run
 
+    reading.refuse_without(data, "--data")
+    source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, data, registry=registry, progress=progress)
+        done = calibrate_run(run, source, registry=registry, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli.options import JsonOption, RegistryOption, RevisionOption
+from lesion_hub.cli.options import JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
 from lesion_hub.cli.output import print_json
 
 
@@ -24,7 +24,7 @@ def serve(
     registry: RegistryOption = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; default: the first free one from 7860.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda; default: CUDA where there is one.")] = None,
+    device: OptionalDeviceOption = None,
     max_mb: Annotated[float | None, typer.Option("--max-mb", help="Largest image, in MB.  [default: 20]")] = None,
     max_megapixels: Annotated[
         float | None, typer.Option("--max-megapixels", help="Most pixels, in millions.  [default: 50]")
@@ -34,6 +34,8 @@ def serve(
     queue_size: Annotated[int | None, typer.Option("--queue-size", help="Requests that may wait.  [default: 32]")] = None,
 ) -> None:
     """Serve the demo page on this machine. It keeps no image, and nothing leaves the machine.
+
+    Without `--device` it runs on CUDA where there is one.
 
     Example: `lesion-hub serve --model ham10000-trio --port 7860`
     """
