@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesion_hub.cli.options import DataArgument, DataOptions, JsonOption, WorkersOption, takes_data_options
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.errors import DataError
 from lesion_hub.progress import progress_bar
 
@@ -64,7 +64,7 @@ def show(
     total = max(summary["images"], 1)
     print_table(("class", "images", "share"), ((c, n, f"{n / total:.1%}") for c, n in summary["classes"].items()))
     for problem in summary["report"]["problems"]:
-        typer.echo(f"left out: {problem}", err=True)
+        say(f"left out: {problem}", err=True)
 
 
 @app.command()
@@ -176,8 +176,8 @@ def audit(
         for table in report.tables():
             print_table(table.header, table.rows, table.title)
         for warning in report.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"\nwritten: {page} and {out / 'audit.json'}")
+            say(f"warning: {warning}", err=True)
+        say(f"\nwritten: {page} and {out / 'audit.json'}")
     if not report.ok:
         raise DataError(f"{path}: {'; '.join(report.failures)}")
 
@@ -226,5 +226,5 @@ def split(
     rows = ((part, *(counts[part].get(name, 0) for name in labels), sum(counts[part].values())) for part in counts)
     print_table(("part", *labels, "images"), rows)
     for warning in manifest.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")
+        say(f"warning: {warning}", err=True)
+    say(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")

@@ -24,7 +24,7 @@ from lesion_hub.cli.options import (
     RunArgument,
     takes_data_options,
 )
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.progress import progress_bar
 
 
@@ -86,7 +86,7 @@ def evaluate(
         print_json({"out": str(done.out), "report": str(done.report), done.part: done.section})
         return
     _print_section(done.section)
-    typer.echo(f"report: {done.report}")
+    say(f"report: {done.report}")
 
 
 @takes_data_options
@@ -174,7 +174,7 @@ def card(
 
     path = None if check else write_card(run, name=name, licence=licence)
     check_card(run)
-    typer.echo(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
+    say(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
 
 
 def _print_section(section: Any) -> None:
@@ -182,10 +182,10 @@ def _print_section(section: Any) -> None:
 
     data = section["data"]
     if section["overlap"]["forced"]:
-        typer.secho("forced: the model was made with some of these images; these numbers say nothing", fg="red", err=True)
+        say("forced: the model was made with some of these images; these numbers say nothing", colour="red", err=True)
     elif not section["overlap"]["checked"]:
-        typer.secho("the model does not say which images it was trained on: overlap not checked", fg="yellow", err=True)
-    typer.echo(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
+        say("the model does not say which images it was trained on: overlap not checked", colour="yellow", err=True)
+    say(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
     known = [name for name in COMMAND_HEADLINES if name in section["intervals"]]
     print_table(("measure", "value (95 % interval)"), ((words(name), interval(section["intervals"][name])) for name in known))
 
@@ -193,11 +193,11 @@ def _print_section(section: Any) -> None:
 def _print_comparison(found: dict[str, Any]) -> None:
     from lesion_hub.hub.measures import interval, words
 
-    typer.echo(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
+    say(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
     rows = ((words(name), interval(value)) for name, value in found["differences"].items())
     print_table(("measure", "difference (95 % interval)"), rows)
     test = found["mcnemar"]
-    typer.echo(
+    say(
         f"right alone: {found['first']} on {test['only_first']} images, {found['second']} on {test['only_second']}; "
         f"McNemar p = {test['p_value']:.3g} by image, {test['by_lesion']['p_value']:.3g} by lesion"
     )

@@ -21,11 +21,22 @@ from lesion_hub.errors import ConfigError, DataError
 # ------------------------------------------------------------------------------------------------ models
 
 _MODEL_HELP = "Hub id (org/name) or registry name, with @v1.0.0 for a version; or a model folder."
+
+
+def _folder_of_ones_own(word: str) -> Path:
+    """Read the folder that a command writes into or publishes; a published version is neither changed nor published again."""
+    from lesion_hub.hub.versions import without_revision
+
+    return Path(without_revision(word, "name a folder (lesion-hub pull {name}@{revision} --to FOLDER makes one)"))
+
+
 _DEVICE = typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")
 
 ModelArgument = Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
-RunArgument = Annotated[Path, typer.Argument(help="Run or model folder.", show_default=False)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="Run or model folder.", show_default=False, metavar="FOLDER", parser=_folder_of_ones_own)
+]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", help="Version tag, commit or branch; default: the highest version.")
 ]

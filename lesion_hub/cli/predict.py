@@ -23,7 +23,7 @@ from lesion_hub.cli.options import (
     ViewsOption,
     takes_data_options,
 )
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.errors import ConfigError
 from lesion_hub.progress import progress_bar
 
@@ -97,8 +97,8 @@ def predict(
                 "overlay": facts.get("overlay") or [path for path in facts.get("overlays", ()) if path],
             }
         )
-        typer.echo("")
-    typer.echo(NOTICE, err=True)
+        say("")
+    say(NOTICE, err=True)
 
 
 def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
@@ -302,7 +302,7 @@ def check(
 
     if [str(folder).isdigit() and not folder.exists() for folder in reading.images or ()] == [True]:  # as version 1.0 had it
         count, reading = int(str((reading.images or [])[0])), replace(reading, images=None)
-        typer.secho(f"--images names folders; the number of images is now --count {count}", fg="yellow", err=True)
+        say(f"--images names folders; the number of images is now --count {count}", colour="yellow", err=True)
     if record and not Path(name).is_dir():
         raise ConfigError(f"{name}: --record writes into a model folder; pull the model into one first")
     chosen = {"methods": tuple(method or ("gradcam",)), "stages": stages, "seed": seed}
@@ -321,7 +321,7 @@ def check(
     print_table(("map", *headings), ((row, *(_shown(found[m]) for m in measures)) for row, found in results["maps"].items()))
     for row, found in results["randomisation"].items():
         steps = ", ".join(f"{s['randomised']:.0%} {_shown(s['similarity'])}" for s in found)
-        typer.echo(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
+        say(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
 
 
 def _shown(value: float | None) -> str:

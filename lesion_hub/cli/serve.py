@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lesion_hub.cli.options import JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
-from lesion_hub.cli.output import print_json
+from lesion_hub.cli.output import print_json, say
 
 
 def serve(
@@ -55,7 +55,7 @@ def serve(
         queue_size=queue_size,
     )
     running = launch(options, host=host, port=port, block=False)
-    typer.echo(f"Serving {', '.join(served.title for served in running.page.service.models.values())} on {running.url}")
+    say(f"Serving {', '.join(served.title for served in running.page.service.models.values())} on {running.url}")
     running.wait()
 
 
@@ -96,13 +96,11 @@ def publish_space(
         print_json(asdict(done))
         return
     verb = "would publish" if dry_run else "published" if done.changed else "already up to date:"
-    typer.echo(f"{verb} {done.location} with {', '.join(done.models)}")
+    say(f"{verb} {done.location} with {', '.join(done.models)}")
     if dry_run:
-        typer.echo("\n".join(_by_model(done.files)))
+        say("\n".join(_by_model(done.files)))
     if done.needs_token:
-        typer.echo(
-            f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets"
-        )
+        say(f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets")
 
 
 def _by_model(files: Iterable[str]) -> list[str]:
