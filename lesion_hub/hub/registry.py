@@ -88,7 +88,7 @@ class Registries:
     """
 
     def __init__(self, places: str | Path | None = None) -> None:
-        named = places if places is not None else os.environ.get(VARIABLE, "")
+        named = places or os.environ.get(VARIABLE, "")
         words = [named] if isinstance(named, Path) else [*named.split(os.pathsep), PACKAGED]
         named_roots = {word: Path(word).expanduser().absolute() for word in words if word not in ("", PACKAGED)}
         self.own = list(map(Registry, named_roots.values()))
