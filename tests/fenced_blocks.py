@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 # A block with a marker directly above it is not run; the reasons are these and no others. CONTRIBUTING.md repeats them.
@@ -54,7 +55,7 @@ def blocks_of(page: Path, text: str | None = None) -> list[Block]:
     content = page.read_text(encoding="utf-8") if text is None else text
     found = []
     matches = list(_FENCE.finditer(content))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
+    for match, following in zip_longest(matches, matches[1:]):
         marker = _MARKER.search(content[: match.start()])
         line = content.count("\n", 0, match.start()) + 1
         shown = following and following["language"] == "text" and not content[match.end() : following.start()].strip()
