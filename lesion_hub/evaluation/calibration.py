@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint
-from lesion_hub.data.sources import read
+from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
 from lesion_hub.evaluation.assessment import assess
@@ -192,7 +192,7 @@ def calibration_effect(
 
 def calibrate_run(
     folder: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | ReadResult | None = None,
     *,
     manifest: str | Path | None = None,
     registry: str | Path | None = None,
@@ -252,7 +252,7 @@ def _refuse_calibrated(folder: Path, config: ModelConfig | EnsembleConfig, conte
 def _validation_predictions(
     folder: Path,
     config: ModelConfig | EnsembleConfig,
-    data: str | Path | None,
+    data: str | Path | ReadResult | None,
     manifest: str | Path | None,
     registry: str | Path | None,
     progress: Progress | None,
@@ -263,14 +263,15 @@ def _validation_predictions(
         if not kept.is_file():
             raise ConfigError(f"{kept}: no such file, so nothing to calibrate on; give the data set with --data")
         return read_scored(kept, config.space)
-    source = read(data)
+    source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry)
     chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
+    place = source.report.place
     if chosen.whole and not any(record.parts for record in records):
-        raise DataError(f"{data}: brings no split, and that of the model is not known; say which images to use with --manifest")
+        raise DataError(f"{place}: brings no split, and that of the model is not known; name the images with --manifest")
     if chosen.whole or (manifest is None and any("val" in record.parts for record in records) and not chosen.own):
-        raise DataError(f"{data}: does not hold the validation images of the model's split; give the data it was trained on")
+        raise DataError(f"{place}: does not hold the validation images of the model's split; give the data it was trained on")
     return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
 
 
