@@ -140,6 +140,9 @@ def calibrate(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    source: SourceOption = None,
+    images: ImagesOption = None,
+    allow_missing: AllowMissingOption = False,
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -149,8 +152,9 @@ def calibrate(
     """
     from lesion_hub.evaluation.calibration import calibrate_run
 
+    given = None if data is None else read_data(data, source=source, images=images, allow_missing=allow_missing)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, data, registry=registry, progress=progress)
+        done = calibrate_run(run, given, registry=registry, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})

@@ -11,7 +11,7 @@ from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
-from lesion_hub.inference.members import Combination, Member
+from lesion_hub.inference.members import Combination, Member, member_names
 from lesion_hub.inference.predictor import Predictor
 
 
@@ -42,7 +42,10 @@ def from_pretrained(
 
     ensemble = load_ensemble_config(found.folder)
     places = resolve_members(found, registry=registry, token=token)
-    members = [_load_member(found.name, pin, place.folder) for pin, place in zip(ensemble.members, places, strict=True)]
+    members = [
+        _load_member(found.name, title, pin, place.folder)
+        for title, pin, place in zip(member_names(ensemble.members), ensemble.members, places, strict=True)
+    ]
     combination = Combination.of(
         [member.space for member in members],
         ensemble.weights,
@@ -54,7 +57,7 @@ def from_pretrained(
     return Predictor(members, combination, points, name=found.name, revision=found.revision).to(device)
 
 
-def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
+def _load_member(ensemble: str, title: str, pinned: EnsembleMember, folder: Path) -> Member:
     """Load a member exactly as pinned; one that is broken or differs is an error that names it."""
     try:
         classifier, config = read_model(folder)
@@ -65,4 +68,4 @@ def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
             f"{ensemble}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
-    return Member(pinned.name, classifier)
+    return Member(title, classifier)
