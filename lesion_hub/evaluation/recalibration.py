@@ -265,7 +265,7 @@ def _describe(
         "counts": counts,
         "folds": FOLDS,
         "margin": options.margin,
-        **assess(after.probabilities, after.labels, groups, after.space, facts=after.facts, **sampling),
+        **assess(after.probabilities, after.labels, groups, after.space, **sampling),
     }
     effect: dict[str, Any] = {"temperature": temperature}
     for when, found in (("before", scored), ("after", after)):
