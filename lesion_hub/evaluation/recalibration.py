@@ -288,7 +288,7 @@ def _describe(
         section["operating_points"][name] = judged | origin
         expected = promised.get(name)
         if expected is None:
-            expected = judged["sensitivity"]["value"]
+            expected = point.target if point.metric == "sensitivity" else judged["sensitivity"]["value"]
         section["points"][name] = {
             "metric": point.metric,
             "target": point.target,

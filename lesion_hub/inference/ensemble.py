@@ -151,6 +151,11 @@ def fit_combination(
     chosen = combination(best.x, _DECIMALS)
     probabilities = chosen(by_member)
     before, after = _nll(equal(by_member), labels), _nll(probabilities, labels)
+    if (probabilities.argmax(axis=1) == labels).all():
+        raise DataError(
+            f"together the members are right on all of the {len(labels)} images, so that no temperature fits; give more "
+            "images, and check that no member was trained on them"
+        )
     if abs(best.x[-1]) >= _LOG_TEMPERATURE_BOUND - _AT_BOUND or after > before + _ROUNDING:
         raise DataError(
             f"the temperature that fits the {len(labels)} images is {chosen.temperature:.4g}, at the end of its range, or fits "

@@ -131,10 +131,12 @@ def test_fitting_finds_the_temperature_of_the_whole():
     assert fit.temperature == pytest.approx(3 * plain.temperature, rel=0.05)
 
 
-@pytest.mark.parametrize("skill", [-6.0, 8.0])
-def test_a_temperature_at_the_end_of_its_range_is_an_error(skill):
+@pytest.mark.parametrize(
+    ("skill", "words"), [(-6.0, "at the end of its range.*check that their labels are right"), (8.0, "right on all of the 60")]
+)
+def test_a_temperature_at_the_end_of_its_range_is_an_error(skill, words):
     labels = np.random.default_rng(2).integers(7, size=60)
-    with pytest.raises(LesionHubError, match=r"at the end of its range.*check that their labels are right"):
+    with pytest.raises(LesionHubError, match=words):
         fit_combination(["a"], Combination.single(HAM7), [opinions(labels, skill, 1)], labels)
 
 
