@@ -9,23 +9,23 @@ import typer
 
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
-    AllowMissingOption,
-    ColumnsOption,
     DataOption,
+    DataOptions,
     DeviceOption,
-    ImagesOption,
     JsonOption,
-    LabelsOption,
     ManifestOption,
+    ModelArgument,
     RegistryOption,
-    SourceOption,
+    RevisionOption,
+    takes_data_options,
 )
-from lesion_hub.cli.output import print_json, print_table
+from lesion_hub.cli.output import print_json, print_table, say
 from lesion_hub.progress import progress_bar
 
 
+@takes_data_options
 def recalibrate(
-    model: Annotated[str, typer.Argument(help="Model: name, name@version, or folder.", show_default=False)],
+    model: ModelArgument,
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="New folder for the recalibrated model.", show_default=False)],
     split: Annotated[str, typer.Option("--split", help="Part of the data to fit on: train, val, test, or all.")] = "all",
@@ -39,11 +39,8 @@ def recalibrate(
     training_data: Annotated[
         str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")
     ] = None,
-    source: SourceOption = None,
-    column: ColumnsOption = None,
-    label: LabelsOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
+    revision: RevisionOption = None,
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -53,13 +50,11 @@ def recalibrate(
     Example: `lesion-hub recalibrate ham10000-trio --data data/clinic --out runs/trio-clinic`
     """
     from lesion_hub.evaluation import recalibration
-    from lesion_hub.hub.versions import split_revision
 
-    name, revision = split_revision(model)
     with progress_bar("scoring images") as progress:
         done = recalibration.recalibrate(
-            name,
-            read_data(data, source=source, column=column, label=label, images=images, allow_missing=allow_missing),
+            model,
+            read_data(data, reading),
             out=out,
             revision=revision,
             registry=registry,
@@ -82,10 +77,10 @@ def _print_recalibration(folder: Path, section: Any) -> None:
 
     counts, effect = section["counts"], section["calibration"]
     if not section["overlap"]["checked"]:
-        typer.secho("the model does not say which images it was trained on: overlap not checked", fg="yellow", err=True)
+        say("the model does not say which images it was trained on: overlap not checked", err=True, colour="yellow")
     malignant = f", {counts['malignant_lesions']} of them malignant" if "malignant_lesions" in counts else ""
-    typer.echo(f"{counts['images']} images of {counts['lesions']} lesions{malignant}: {section['data']['selection']}")
-    typer.echo(f"after: each lesion judged by what was fitted on others, in {section['folds']} folds; 95 % intervals")
+    say(f"{counts['images']} images of {counts['lesions']} lesions{malignant}: {section['data']['selection']}")
+    say(f"after: each lesion judged by what was fitted on others, in {section['folds']} folds; 95 % intervals")
     rows = [(words(name), interval(effect[f"{name}_before"]), interval(effect[f"{name}_after"])) for name in ("nll", "ece")]
     print_table(("measure", "before", "after"), rows)
     if section["points"]:
@@ -102,4 +97,4 @@ def _print_recalibration(folder: Path, section: Any) -> None:
                 for name, point in section["points"].items()
             ),
         )
-    typer.echo(f"temperature {effect['temperature']:.3f}; model folder: {folder}")
+    say(f"temperature {effect['temperature']:.3f}; model folder: {folder}")

@@ -19,7 +19,7 @@ from lesion_hub.data.splits import SplitManifest, load_manifest
 from lesion_hub.data.splits.manifest import RECORD_KEY, PartRecord, group_digest, image_digest, read_parts
 from lesion_hub.errors import DataError
 from lesion_hub.hub.layout import SPLIT_NAME, load_config
-from lesion_hub.hub.store import Resolved, resolve_published
+from lesion_hub.hub.store import Resolved, resolve_members
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -131,10 +131,8 @@ def training_records(found: Resolved, *, registry: str | Path | None = None, tok
     config = load_config(found.folder)
     if isinstance(config, ModelConfig):
         return [training_record(found.name, found.folder)]
-    records = [
-        training_record(member.name, resolve_published(member.name, member.revision, registry=registry, token=token).folder)
-        for member in config.members
-    ]
+    members = resolve_members(found, registry=registry, token=token)
+    records = [training_record(member.name, member.folder) for member in members]
     if config.fitted_on is None:
         return records
     digests = config.fitted_on.model_dump(include={"images", "groups"})
