@@ -169,6 +169,14 @@ class EnsembleMember(Options):
         return value
 
 
+class FittedOn(Options):
+    """The images that chose an ensemble's weights, temperature or thresholds: their data set, and digests as in split.json."""
+
+    data: str
+    images: str
+    groups: str
+
+
 class EnsembleConfig(Options):
     """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered.
 
@@ -185,6 +193,7 @@ class EnsembleConfig(Options):
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
     weights_sha256: Sha256 | None = None
+    fitted_on: FittedOn | None = None
 
     @model_validator(mode="after")
     def _weights_match(self) -> EnsembleConfig:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lesion_hub import __version__
-from lesion_hub.cli import data, evaluate, models, predict, serve, train
+from lesion_hub.cli import data, evaluate, models, predict, recalibrate, serve, train
 from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
 
@@ -35,7 +35,7 @@ COMMANDS = {
         serve.publish_space,
     ),
     "Train a model": (train.train, train.cross_validate, train.search),
-    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, evaluate.card),
+    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, recalibrate.recalibrate, evaluate.card),
 }
 
 for _heading, _functions in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Commands that measure models: evaluate, compare, calibrate, card."""
+"""Commands that measure models: evaluate, compare, calibrate, card (recalibrate is in a file of its own)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ from lesion_hub.taxonomy import LabelSpace
 
 TEMPLATE_NAME = "card.md.jinja"
 RECIPE_NAME = "recipe.yaml"
-_PARTS = ("test", "validation")  # in the order in which the card prefers them
+RECALIBRATION = "recalibration"
+PARTS = ("test", RECALIBRATION, "validation")
+"""The sections of metrics.json that may hold results, in the order in which the card prefers them."""
 FEW_EXAMPLES = 30
 # Our measure: the Hub's metric id, and the name beside it.
 _HUB_METRICS = {
@@ -166,7 +168,12 @@ class CardFacts:
     @property
     def calibrations(self) -> dict[str, Mapping[str, Any]]:
         """ECE and NLL before and after the temperature, of each part they were measured on."""
-        return {part: self.metrics[part]["calibration"] for part in _PARTS[::-1] if "calibration" in self.metrics.get(part, {})}
+        return {part: self.metrics[part]["calibration"] for part in PARTS[::-1] if "calibration" in self.metrics.get(part, {})}
+
+    @property
+    def recalibration(self) -> Mapping[str, Any] | None:
+        """What the model was recalibrated on, None where it stands as it was trained or combined."""
+        return self.metrics.get(RECALIBRATION)
 
     @property
     def on_the_hub(self) -> bool:
@@ -200,7 +207,7 @@ def read_card_facts(folder: Path, name: str | None = None, licence: str | None =
     """Read what the card says from the files in ``folder``; a file or a number that is missing is one line."""
     config = load_config(folder)
     measured = read_json(folder / METRICS_NAME)
-    part = next((part for part in _PARTS if "intervals" in (measured.get(part) or {})), None)
+    part = next((part for part in PARTS if "intervals" in (measured.get(part) or {})), None)
     if part is None:
         fix = f"measure with lesion-hub evaluate --model {folder} --record"
         raise ConfigError(f"{folder / METRICS_NAME}: holds no results with intervals; {fix}")

@@ -16,7 +16,7 @@ from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
 from lesion_hub.inference.device import find_device
-from lesion_hub.inference.members import Combination, Member
+from lesion_hub.inference.members import Combination, Member, member_names
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import LabelSpace
@@ -51,12 +51,15 @@ def from_pretrained(
         return made.to(place)
 
     ensemble = load_ensemble_config(found.folder)
+    titles = member_names(ensemble.members)
     if ensemble.weights_sha256 is not None:
-        bundled = zip(ensemble.members, read_bundle(found.folder), strict=True)
-        members = [Member(pin.name, classifier) for pin, classifier in bundled]
+        members = [Member(title, classifier) for title, classifier in zip(titles, read_bundle(found.folder), strict=True)]
     else:
         others = resolve_members(found, registry=registry, token=token)
-        members = [_load_member(found.name, pin, other.folder) for pin, other in zip(ensemble.members, others, strict=True)]
+        members = [
+            _load_member(found.name, title, pin, other.folder)
+            for title, pin, other in zip(titles, ensemble.members, others, strict=True)
+        ]
     combination = Combination.of(
         [member.space for member in members],
         ensemble.weights,
@@ -83,7 +86,7 @@ def from_network(
     return Predictor.of(LesionClassifier.from_network(network, labels, **options), name)
 
 
-def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
+def _load_member(ensemble: str, title: str, pinned: EnsembleMember, folder: Path) -> Member:
     """Load a member exactly as pinned; one that is broken or differs is an error that names it."""
     try:
         classifier, config = read_model(folder)
@@ -94,4 +97,4 @@ def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
             f"{ensemble}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
-    return Member(pinned.name, classifier)
+    return Member(title, classifier)

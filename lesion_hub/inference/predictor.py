@@ -128,9 +128,6 @@ class Predictor:
         self.name = name
         self.revision = revision
         self.folder = folder
-        mapping = self.space.malignancy_map
-        # (C,) ones where a label is malignant.
-        self._malignant = None if mapping is None else mapping.matrix[:, mapping.target.index("malignant")]
 
     @classmethod
     def of(cls, classifier: LesionClassifier, name: str = "model", **options: Any) -> Predictor:
@@ -372,11 +369,14 @@ class Predictor:
         explanations: Sequence[Explanation] | None = None,
     ) -> list[Prediction]:
         """Make a Prediction of each of the N rows that ``_score`` found; without ``opened`` they are of no single image."""
+        mapping = self.space.malignancy_map
+        # The score that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
+        malignant = None if mapping is None else mapping.probabilities(combined)[:, mapping.target.index("malignant")]
         predictions = []
         for i, row in enumerate(combined):
             own = [rows[i : i + 1] for rows in by_member]
             apart = self.combination.disagreement(own)
-            score = None if self._malignant is None else float(row @ self._malignant)
+            score = None if malignant is None else min(float(malignant[i]), 1.0)
             prediction = Prediction(
                 probabilities=dict(zip(self.labels, map(float, row), strict=True)),
                 malignancy=score,

@@ -15,9 +15,11 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError, ImageError
+from lesion_hub.evaluation.predictions import Predictions
 from lesion_hub.hub.format import write_model
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.members import Combination, Member
+from lesion_hub.models import LesionClassifier
 from tests.inference.networks import classifier, ensemble, picture
 
 
@@ -64,6 +66,16 @@ def test_malignancy_is_the_malignant_labels_mass_and_meets_the_operating_points(
     expected = sum(prediction.probabilities[label] for label in ("mel", "bcc", "akiec"))
     assert prediction.malignancy == pytest.approx(expected)
     assert prediction.decisions == {"low": True, "high": False}
+
+
+def test_the_mass_of_a_label_that_abstains_is_shared_out_as_evaluation_does(photo):
+    torch.manual_seed(0)
+    model = Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "isic9", image_size=32))
+    prediction = model.predict(photo)
+    row = np.array([list(prediction.probabilities.values())])
+    expected = Predictions(row, np.zeros(1, dtype=np.int64), model.space).malignancy().scores[0]
+    assert prediction.malignancy == pytest.approx(expected, abs=1e-12)
+    assert prediction.malignancy > row[0, [0, 2, 3, 7]].sum() + 0.01
 
 
 def test_a_space_without_malignancy_says_none(photo):
