@@ -24,6 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.ndimage import gaussian_filter1d
 
 from lesion_hub.config import Count, Options, Positive, validated
 from lesion_hub.errors import ConfigError
@@ -41,8 +42,10 @@ from lesion_hub.training.start import build_classifier, start_of
 from lesion_hub.training.stopping import TrainingDiverged
 
 PICTURE_NAME = "find-lr.png"
-SMOOTHING = 0.9  # of the running mean of the losses
-FAR_ABOVE = 4.0  # times the best smoothed loss: no rate beyond will do
+SMOOTHING = 0.9  # of the running mean of the losses, which tells when to stop
+FAR_ABOVE = 4.0  # times the best mean: no rate beyond will do
+WIDTH = 0.04  # of the smoothing of the curve that is read, as a share of its steps
+FALL = 0.98  # of the first losses: what is less of a fall is none
 FEWEST = 10  # steps; with fewer there is no slope to see
 
 
@@ -104,8 +107,9 @@ def find_and_print(arguments: argparse.Namespace) -> None:
         return
     console = Console()
     own = recipe.optimiser.lr if phase.lr is None else phase.lr
+    lowest = found.rates[found.best]
     for line in (
-        f"{key}: {rate:g} (the loss falls most steeply there, and is lowest at {found.rates[found.best]:.2g}; the recipe has {own:g})",
+        f"{key}: {rate:g} (the loss falls most steeply there, and is lowest at {lowest:.2g}; the recipe has {own:g})",
         f"picture: {arguments.picture}",
         command,
     ):
@@ -126,7 +130,7 @@ def phase_searched(recipe: Recipe) -> tuple[str, Phase]:
 
 
 def run_ramp(recipe: Recipe, phase: Phase, ramp: RampOptions, data: Path, cache: Path | None, cpu: bool) -> Ramp:
-    """Take the steps of the ramp, as a run of ``recipe`` in ``phase`` would at constant rates; all that a run writes is deleted."""
+    """Take the steps of the ramp as a run of ``recipe`` in ``phase`` does; what such a run writes goes into a folder aside."""
     # The moving average changes no step, and a run of one phase has no other to wait for.
     alone = recipe.model_copy(update={"phases": (phase.model_copy(update={"epochs": None}),), "ema": None})
     with tempfile.TemporaryDirectory() as aside:
@@ -181,21 +185,19 @@ def read_ramp(schedule: Exponential, losses: Sequence[float]) -> Ramp:
 
     >>> losses = [2.0] * 40 + [2.0 - 0.05 * step for step in range(20)] + [1.0 + step for step in range(9)]
     >>> ramp = read_ramp(Exponential(1e-6, 100, final=1e6), losses)
-    >>> 40 < ramp.steepest < ramp.best <= 62
+    >>> 40 < ramp.steepest < ramp.best <= 60
     True
     """
     if len(losses) < FEWEST:
         raise ConfigError(f"the loss was no number after {len(losses)} steps; lower --low")
     rates = np.array([schedule.lr_at(step) for step in range(len(losses))])
-    weights = SMOOTHING ** np.arange(len(losses))
-    smoothed = np.convolve(losses, weights)[: len(losses)] / np.cumsum(weights)
-    # The mean of the first losses is that of too few batches to have a slope.
-    first = len(losses) // 10
-    best = first + int(smoothed[first:].argmin())
-    if best - first < 2:
+    # A running mean lags behind, and would put the fall at too high a rate; a few huge losses would drown it.
+    usual = float(np.median(losses[: max(FEWEST // 2, len(losses) // 10)]))
+    smoothed = gaussian_filter1d(np.minimum(losses, 2 * usual), sigma=WIDTH * len(losses), mode="nearest")
+    best = int(smoothed.argmin())
+    if smoothed[best] > FALL * usual:
         raise ConfigError(f"the loss does not fall between {rates[0]:.2g} and {rates[-1]:.2g}; lower --low, or raise --steps")
-    slopes = np.gradient(smoothed[first : best + 1])
-    return Ramp(rates, np.asarray(losses), smoothed, best, first + int(slopes.argmin()))
+    return Ramp(rates, np.asarray(losses), smoothed, best, int(np.gradient(smoothed)[: best + 1].argmin()))
 
 
 def draw_ramp(ramp: Ramp, rate: float, path: Path) -> None:

@@ -1,8 +1,8 @@
 """A run from recipe to publishable folder, and an ensemble of runs.
 
-`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members one
-by one and describes what they make together; its ``ensemble.json`` pins *published* members, so publish each member's
-folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
+`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members,
+which several workers may share out, and describes what they make together; its ``ensemble.json`` pins *published* members,
+so publish each member's folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def train_recipe(
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
-    with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
-        checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-        history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
-    if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, data, history, start)
-        report.summary(outcome)
-    for tracker in accelerator.trackers:
-        tracker.finish()
+    try:
+        with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
+            checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+            history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+        if accelerator.is_main_process:
+            outcome = finish(folder, recipe, classifier, data, history, start)
+            report.summary(outcome)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
     return folder
 
 
@@ -130,7 +132,7 @@ def build_feeds(
 
 
 def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator, runs: str) -> RunFolder:
-    """Make ``options.out`` the folder of several runs after one recipe; ``--restart`` deletes those there (``runs``, a glob)."""
+    """Make ``options.out`` the folder of several runs after one recipe; a restart deletes those there (``runs``, a glob)."""
     folder = RunFolder(options.out)
     with accelerator.main_process_first():
         restart = options.restart and accelerator.is_main_process

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.table import Table
 
 from lesion_hub.files import write_text
@@ -46,7 +47,9 @@ def write_csv(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     for rank, record in enumerate(records, start=1):
         values = [repr(value) if isinstance(value, float) else shown(value) for value in record["values"].values()]
         measures = [record[name] for name in MEASURES]
-        rows.writerow([rank, record["trial"], record["state"], *values, *measures, record["epochs"], record["run"], record["why"]])
+        rows.writerow(
+            [rank, record["trial"], record["state"], *values, *measures, record["epochs"], record["run"], record["why"]]
+        )
     write_text(path, text.getvalue())
 
 
@@ -110,6 +113,8 @@ def draw_slice(axis: Axes, key: str, records: Sequence[Mapping[str, Any]], space
         measured, places = numeric, [record["values"][key] for record in numeric]
         if along.log:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlim(min([along.low, *places]) * 0.9, max([along.high, *places]) * 1.1)
     for state in dict.fromkeys(record["state"] for record in measured):
         chosen = [(place, r) for place, r in zip(places, measured, strict=True) if r["state"] == state]
         _scatter(axis, [place for place, _ in chosen], [record for _, record in chosen], None)

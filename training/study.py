@@ -168,7 +168,9 @@ class Study:
         trial = self.trials.get(claim.name)
         point = from_first(self.point(trial) if trial is not None else {}, self.accelerator)
         folder = self.options.out / "trials" / claim.name.removeprefix("trial-")
-        self.accelerator.print(f"{claim.name.replace('-', ' ')}: {' '.join(self.space.overrides(point)) or 'the recipe as it is'}")
+        self.accelerator.print(
+            f"{claim.name.replace('-', ' ')}: {' '.join(self.space.overrides(point)) or 'the recipe as it is'}"
+        )
         if claim.attempt > DEATHS_ALLOWED:
             self.end(trial, TrialState.FAIL, f"its worker died {claim.attempt - 1} times")
             return
@@ -224,7 +226,7 @@ class Study:
     # -------------------------------------------------------------------------------------------- results
 
     def records(self) -> list[dict[str, Any]]:
-        """Describe every trial, the best first: those that finished, then those ended early by their best epoch, then failed ones."""
+        """Describe every trial, the best first: finished ones, then those ended early by their best epoch, then failed ones."""
         found = []
         for trial in self.study.get_trials(deepcopy=False):
             epochs = trial.intermediate_values

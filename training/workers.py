@@ -25,7 +25,7 @@ def local_workers(work: Callable[..., None], options: LaunchOptions, *arguments:
     """Call ``work(*arguments, options)`` in ``options.workers - 1`` further processes while the block does the same.
 
     What they print goes to ``OUT/workers/N.log``. Each takes a GPU of its own where there are several, and the workers divide
-    the CPU's threads unless ``OMP_NUM_THREADS`` is set. At the end of the block they are waited for, and stopped where it raised.
+    the CPU's threads unless ``OMP_NUM_THREADS`` is set. The end of the block waits for them, and stops them where it raised.
     """
     if options.workers == 1:
         yield
