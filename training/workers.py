@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,6 @@ def _start(work: Callable[..., None], arguments: tuple[Any, ...], log: Path, dev
 
 def _report(process: BaseProcess, log: Path) -> None:
     """Log how a worker ended, unless it ended well or was stopped; what it had begun is done by the others."""
-    if process.exitcode not in (0, 143):
+    if process.exitcode not in (0, 143, -signal.SIGTERM):
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
         logger.warning("%s ended with status %s: %s (%s)", process.name, process.exitcode, said[-1], log)
