@@ -45,7 +45,7 @@ PICTURE_NAME = "find-lr.png"
 SMOOTHING = 0.9  # of the running mean of the losses, which tells when to stop
 FAR_ABOVE = 4.0  # times the best mean: no rate beyond will do
 WIDTH = 0.04  # of the smoothing of the curve that is read, as a share of its steps
-FALL = 0.98  # of the first losses: what is less of a fall is none
+FALL = 0.98  # of the first loss: what is less of a fall is none
 FEWEST = 10  # steps; with fewer there is no slope to see
 
 
@@ -195,7 +195,7 @@ def read_ramp(schedule: Exponential, losses: Sequence[float]) -> Ramp:
     usual = float(np.median(losses[: max(FEWEST // 2, len(losses) // 10)]))
     smoothed = gaussian_filter1d(np.minimum(losses, 2 * usual), sigma=WIDTH * len(losses), mode="nearest")
     best = int(smoothed.argmin())
-    if smoothed[best] > FALL * usual:
+    if smoothed[best] > FALL * smoothed[0]:
         raise ConfigError(f"the loss does not fall between {rates[0]:.2g} and {rates[-1]:.2g}; lower --low, or raise --steps")
     return Ramp(rates, np.asarray(losses), smoothed, best, int(np.gradient(smoothed)[: best + 1].argmin()))
 
