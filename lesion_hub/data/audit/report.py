@@ -14,7 +14,7 @@ from lesion_hub.data.splits import IdPair, Leaks
 
 # A source-only AUROC above this is more than chance gives in a small set.
 CONFOUNDED = 0.65
-LEAVE_OUT = "mend them, or train with allow_missing: true in the recipe's data section, which leaves them out"
+LEAVE_OUT = "mend or remove what is broken, or leave it out of training by allow_missing: true in the recipe (data.train)"
 _QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 

@@ -316,15 +316,15 @@ def read_table_rows(path: Path, inventory: Inventory, options: ReadOptions) -> R
 
 def _distinct_ids(named: pd.Series) -> pd.Series:
     """Return the id of every image: its name without folder and suffix, with the folder where names repeat in several."""
-    texts = named.map(lambda cell: str(cell).strip(), na_action="ignore")
+    texts = named.map(lambda cell: str(cell).strip().replace("\\", "/"), na_action="ignore")
     stems = texts.map(without_suffix, na_action="ignore")
     whole = texts.map(_whole_id, na_action="ignore")
     return stems.where(~stems.duplicated(keep=False), whole)
 
 
 def _whole_id(text: str) -> str:
-    folder, slash, _ = text.replace("\\", "/").rpartition("/")
-    return folder + slash + without_suffix(text.replace("\\", "/"))
+    folder, slash, name = text.rpartition("/")
+    return folder + slash + without_suffix(name)
 
 
 def _split_word(cell: object) -> str:
