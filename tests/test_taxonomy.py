@@ -238,7 +238,7 @@ def test_a_finer_diagnosis_is_not_its_wider_one():
     space = space_from_names(["nevus", "blue nevus", "clark nevus", "melanoma"])
     assert space.map_to(space).indices == (0, 1, 2, 3)
     assert space.map_to("ham7").indices == (1, 1, 0, 1)
-    with pytest.raises(TaxonomyError, match="'nv' .* is wider than 'blue nevus'"):
+    with pytest.raises(TaxonomyError, match=r"'nv' .* is wider than 'blue nevus'"):
         space_from_names(["nv", "melanoma"]).map_to(space_from_names(["blue nevus", "melanoma"]))
 
 

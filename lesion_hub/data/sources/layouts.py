@@ -327,6 +327,11 @@ def _whole_id(text: str) -> str:
     return folder + slash + without_suffix(name)
 
 
+def _starts_of_names(folder: str) -> list[int]:
+    """Return where each name of a path starts; none of an empty one."""
+    return [0, *(place.end() for place in re.finditer("/", folder))] if folder else []
+
+
 def _split_word(cell: object) -> str:
     word = str(cell).strip().lower()
     if word not in PART_NAMES_IN_SOURCES:
@@ -345,7 +350,8 @@ class ImageFinder:
         below = beside.absolute().relative_to(self.root).as_posix()
         self.bases = ("",) if below == "." else (f"{below}/", "")
         self.images = frozenset(inventory.images)
-        self.folders = frozenset(f"/{image.rpartition('/')[0]}".casefold() for image in inventory.images)
+        folders = {image.rpartition("/")[0].casefold() for image in inventory.images}
+        self.folder_endings = {folder[start:] for folder in folders for start in _starts_of_names(folder)}
         self.by_name: dict[str, list[str]] = {}
         for image in inventory.images:
             self.by_name.setdefault(without_suffix(image).casefold(), []).append(image)
@@ -360,7 +366,7 @@ class ImageFinder:
                 return str(place), None
         folder, _, name = _whole_id(text).casefold().rpartition("/")
         homes = self.by_name.get(name, [])
-        if folder and any(known.endswith(f"/{folder}") for known in self.folders):
+        if folder in self.folder_endings:
             homes = [image for image in homes if f"/{image.rpartition('/')[0]}".casefold().endswith(f"/{folder}")]
         if len(homes) > 1:
             homes = self._best(homes, text)
