@@ -259,7 +259,6 @@ def unreadable_rows(read_data: SourceData, data: DataOptions, options: LaunchOpt
 
 def _fingerprints(dataset: Dataset, options: LaunchOptions) -> Fingerprints:
     store = options.cache_root.parent / "fingerprints.npz"
-    store.parent.mkdir(parents=True, exist_ok=True)
     return fingerprint(image_sources(dataset), store=store)
 
 
