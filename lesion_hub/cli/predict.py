@@ -24,7 +24,6 @@ from lesion_hub.cli.options import (
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
-from lesion_hub.data.images import utf8_name
 from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.progress import progress_bar
 
@@ -66,6 +65,7 @@ def predict(
     Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
     from lesion_hub.app.words import NOTICE
+    from lesion_hub.data.images import utf8_name
 
     if overlay is not None:
         explain = explain or "gradcam"
