@@ -200,6 +200,9 @@ def create(
         str, typer.Option("--split", help="Part of --fit's data: val, by the members' own splits; all, of new data.")
     ] = "val",
     combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put the members' weights in, so that transformers and timm load it too.")
+    ] = False,
     reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
@@ -225,7 +228,7 @@ def create(
     mode: Literal["probabilities", "logits"] = "logits" if combine == "logits" else "probabilities"
     space = reading.space
     if fit is None:
-        fitted, made = None, create_ensemble(out, pinned, weights=shares, combine=mode, space=space)
+        fitted, made = None, create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle)
     else:
         data = read_data(fit, replace(reading, space=None, allow_missing=True))
         target = label_space(space) if space else None
@@ -233,8 +236,8 @@ def create(
             fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
         for name in fitted.unrecorded:
             say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
-        points = fitted.points
-        made = create_ensemble(out, pinned, weights=shares, fit=fitted.fit, combine=mode, space=space, operating_points=points)
+        chosen = {"fit": fitted.fit, "operating_points": fitted.points}
+        made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),
         "label space": made.label_space,

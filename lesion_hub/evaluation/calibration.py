@@ -18,7 +18,7 @@ from safetensors import safe_open
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
+from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
@@ -28,7 +28,8 @@ from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
 from lesion_hub.evaluation.overlap import choose_images, data_name, fitted_on, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
-from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.files import read_json, write_json
+from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
 from lesion_hub.hub.store import Resolved
@@ -230,13 +231,15 @@ def calibrate_run(
     folder: str | Path,
     data: str | Path | ReadResult | None = None,
     *,
+    manifest: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CalibratedRun:
     """Fit a temperature on validation predictions and store it in the model in ``folder``.
 
     A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
-    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs. A model that is
+    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
+    file that says which images that is. A model that is
     calibrated already is refused: a second temperature would be fitted to the same images again.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
@@ -245,7 +248,7 @@ def calibrate_run(
     config = load_config(place)
     content = read_json(place / METRICS_NAME, missing_ok=True)
     _refuse_calibrated(place, config, content)
-    scored = _validation_predictions(place, config, data, registry, progress)
+    scored = _validation_predictions(place, config, data, manifest, registry, progress)
     result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
@@ -265,7 +268,7 @@ def calibrate_run(
         source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
         changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points, "fitted_on": record})
-        write_text(place / ENSEMBLE_NAME, dump_json(changed))
+        write_ensemble(place, changed)
     # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
     content = {name: value for name, value in content.items() if name not in ("validation", "test")}
     content["validation"] = {**assess(*given, points=points), "calibration": calibration_effect(*given, result.temperature)}
@@ -288,6 +291,7 @@ def _validation_predictions(
     folder: Path,
     config: ModelConfig | EnsembleConfig,
     data: str | Path | ReadResult | None,
+    manifest: str | Path | None,
     registry: str | Path | None,
     progress: Progress | None,
 ) -> Scored:
@@ -300,11 +304,12 @@ def _validation_predictions(
     source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry)
-    chosen, _ = choose_images(str(folder), source, records, split="val")
-    if chosen.whole or (any("val" in record.parts for record in records) and not chosen.own):
-        raise DataError(
-            f"{source.report.place}: does not hold the validation images of the model's split; give the data it was trained on"
-        )
+    chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
+    place = source.report.place
+    if chosen.whole and not any(record.parts for record in records):
+        raise DataError(f"{place}: brings no split, and that of the model is not known; name the images with --manifest")
+    if chosen.whole or (manifest is None and any("val" in record.parts for record in records) and not chosen.own):
+        raise DataError(f"{place}: does not hold the validation images of the model's split; give the data it was trained on")
     return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_hub.config import ENSEMBLE_NAME, FittedOn, ModelConfig
+from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, FittedOn, ModelConfig
 from lesion_hub.data.duplicates import find_duplicates_between, fingerprint
 from lesion_hub.data.scan import image_sources
 from lesion_hub.data.sources import ReadResult, read
@@ -131,8 +131,11 @@ def training_records(found: Resolved, *, registry: str | Path | None = None, tok
     config = load_config(found.folder)
     if isinstance(config, ModelConfig):
         return [training_record(found.name, found.folder)]
-    members = resolve_members(found, registry=registry, token=token)
-    records = [training_record(member.name, member.folder) for member in members]
+    if config.weights_sha256 is not None:  # its members need not be at hand; its split.json holds theirs
+        records = _bundled_records(config, found.folder)
+    else:
+        members = resolve_members(found, registry=registry, token=token)
+        records = [training_record(member.name, member.folder) for member in members]
     if config.fitted_on is None:
         return records
     digests = config.fitted_on.model_dump(include={"images", "groups"})
@@ -144,16 +147,29 @@ def training_record(name: str, folder: Path) -> TrainingRecord:
     """Read which images the single model in ``folder`` was made with."""
     config = load_config(folder)
     training = config.lesion_hub.training if isinstance(config, ModelConfig) else config.training
-    path = folder / SPLIT_NAME
-    try:
-        split = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        raise DataError(f"{path}: not JSON; restore the file from where it was published") from None
-    parts = read_parts(split, str(path))
+    parts = read_parts(_read_split(folder), str(folder / SPLIT_NAME))
     manifest = folder / RUN_MANIFEST_NAME
     if not parts and manifest.is_file():
         parts = _parts_of(load_manifest(manifest, allow_leaks=True))
     return TrainingRecord(name, training.split_hash if training else None, parts)
+
+
+def _bundled_records(ensemble: EnsembleConfig, folder: Path) -> list[TrainingRecord]:
+    """Read the members' records out of the ensemble's own ``split.json``: one that all share, or each one's by its name."""
+    split = _read_split(folder)
+    own = split.get("members") or {member.name: split for member in ensemble.members}
+    return [
+        TrainingRecord(member.name, own.get(member.name, {}).get("hash"), read_parts(own.get(member.name, {}), str(folder)))
+        for member in ensemble.members
+    ]
+
+
+def _read_split(folder: Path) -> dict[str, Any]:
+    path = folder / SPLIT_NAME
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError:
+        raise DataError(f"{path}: not JSON; restore the file from where it was published") from None
 
 
 def fitted_on(data: str, image_ids: Iterable[str], groups: Iterable[str], earlier: FittedOn | None = None) -> FittedOn:

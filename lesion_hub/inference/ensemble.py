@@ -29,6 +29,8 @@ from lesion_hub.config import (
 )
 from lesion_hub.errors import ConfigError, DataError, StoreError
 from lesion_hub.files import json_text, write_json, write_text
+from lesion_hub.hub.bundle import write_bundle
+from lesion_hub.hub.card import provisional_card
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, load_config
 from lesion_hub.hub.licences import strictest
@@ -36,6 +38,7 @@ from lesion_hub.hub.store import Resolved, resolve_pinned
 from lesion_hub.inference.members import SMALLEST_PROBABILITY, Combination, Combine, Member, Probabilities, member_names
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.rows import RowSource
+from lesion_hub.models.joint import shared_input
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace, label_space
 
@@ -195,6 +198,7 @@ def create_ensemble(
     temperature: float = 1.0,
     space: LabelSpace | str | None = None,
     operating_points: Mapping[str, OperatingPoint] | None = None,
+    bundle: bool = False,
     registry: str | Path | None = None,
     token: str | None = None,
 ) -> EnsembleConfig:
@@ -209,6 +213,7 @@ def create_ensemble(
         temperature: divides the log of the mean; ``fit``'s own where that is given.
         space: label space to answer in; None is the finest that every member maps into.
         operating_points: malignancy thresholds chosen on validation data.
+        bundle: put the members' weights into the folder too, so that transformers and timm load it as one network.
         registry: registry root.
         token: Hub token.
 
@@ -249,12 +254,16 @@ def create_ensemble(
         "fitted_on": fit.fitted_on if fit else None,
     }
     config = validated(EnsembleConfig, facts, ENSEMBLE_NAME)
+    if bundle:  # what cannot share one input is found before anything is written
+        shared_input([member.config.pretrained_cfg for member in pinned], len(config.label_names))
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS_NAME, {"ensemble_fit": fit.to_dict()} if fit else {})
     write_text(folder / SPLIT_NAME, _common_split(pinned))
     if config.training is not None:
         write_text(folder / CARD_NAME, _provisional_card(folder.name, config, config.training))
+    if bundle:
+        config = write_bundle(folder, config, [member.found.folder for member in pinned])
     # The last one: a folder that was interrupted is no ensemble.
     write_text(folder / ENSEMBLE_NAME, dump_json(config))
     return config
@@ -283,12 +292,10 @@ def _common_split(pinned: Sequence[PinnedModel]) -> str:
 
 
 def _provisional_card(name: str, config: EnsembleConfig, training: Training) -> str:
-    """Write a card that claims nothing, until an evaluation fills in the real one."""
+    """Write the card that names the members until an evaluation fills in the real one."""
     members = "\n".join(
         f"- {member.name} {member.revision}, weight {weight:g}"
         for member, weight in zip(config.members, config.weights, strict=True)
     )
-    return (
-        f"---\nlicense: {strictest(source.license for source in training.data)}\nlibrary_name: lesion-hub\n---\n\n"
-        f"# {name}\n\n**Not a medical device.** An ensemble that has not been evaluated yet.\n\n{members}\n"
-    )
+    words = f"An ensemble that has not been evaluated yet.\n\n{members}"
+    return provisional_card(name, strictest(source.license for source in training.data), "lesion-hub", words)

@@ -283,3 +283,29 @@ def test_the_maps_of_a_case_are_about_the_cases_label_not_the_first_images():
     case = model.predict_case([images[odd], *usual], explain="gradcam")
     assert case.label == labels[0] != case.images[0].label
     assert [image.explanation.label for image in case.images] == [case.label] * (1 + len(usual))
+
+
+def test_open_files_are_images_alone_and_in_a_list():
+    content = io.BytesIO()
+    picture().save(content, "PNG")
+    model = Predictor.of(classifier())
+    expected = model.predict(content.getvalue()).probabilities
+    assert model.predict(content).probabilities == expected
+    for one in model.predict([content, content]):
+        assert one.probabilities == pytest.approx(expected, abs=1e-6)
+    assert model.predict_case([content]).probabilities == expected
+    assert model.predict(content, explain="gradcam").heat.shape == (48, 64)
+    assert next(model.stream(content)).probabilities == expected
+    assert model.embed(content).ndim == 1
+
+
+@pytest.mark.parametrize("given", [None, 5, [None], "https://example.org/mole.jpg"])
+def test_what_is_no_image_is_one_line(given):
+    for ask in (
+        Predictor.of(classifier()).predict,
+        Predictor.of(classifier()).embed,
+        lambda images: list(Predictor.of(classifier()).stream(images)),
+    ):
+        with pytest.raises(ImageError) as caught:
+            ask(given)
+        assert "\n" not in str(caught.value)
