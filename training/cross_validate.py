@@ -30,7 +30,7 @@ from lesion_hub.training.data import SourceData, duplicates_of, read_sources, sp
 from lesion_hub.training.launch import LaunchOptions, exit_status, launch_options, make_accelerator, run_parser
 from lesion_hub.training.recipe import PartitionOptions, Recipe
 from lesion_hub.training.recipe_files import load_run_recipe
-from lesion_hub.training.run import claim_folder, train_recipe
+from lesion_hub.training.run import claim_folder, frees_its_folder, train_recipe
 
 CROSS_VALIDATION_NAME = "cross_validation.json"
 
@@ -54,6 +54,7 @@ def cross_validate_and_print(arguments: argparse.Namespace) -> None:
     Console().print(measures_table(result, recipe.name))
 
 
+@frees_its_folder
 def cross_validate(recipe: Recipe, options: LaunchOptions, folds: int) -> dict[str, Any]:
     """Train and test every fold; return the headline measures of each, their mean and sd, and those of pooled predictions."""
     accelerator = make_accelerator(recipe, options)

@@ -28,7 +28,7 @@ from lesion_hub.training.launch import LaunchOptions, exit_status, launch_option
 from lesion_hub.training.optimisers import OPTIMISERS
 from lesion_hub.training.recipe_files import load_run_recipe
 from lesion_hub.training.reporting import save_figure
-from lesion_hub.training.run import claim_folder, train_recipe
+from lesion_hub.training.run import claim_folder, frees_its_folder, train_recipe
 
 GRID_SEARCH_NAME = "grid_search.json"
 HEAT_MAPS_NAME = "grid_search.png"
@@ -98,6 +98,7 @@ def search_and_print(arguments: argparse.Namespace) -> None:
     console.print(line, highlight=False, soft_wrap=True)
 
 
+@frees_its_folder
 def search(recipe: str, overrides: Sequence[str], grid: Grid, options: LaunchOptions) -> list[dict[str, Any]]:
     """Train every point; return a record of each, the best first, and save them with a picture under ``options.out``."""
     instead = "search its members"

@@ -7,8 +7,13 @@ folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble creat
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,9 +29,10 @@ from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
 from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
 from lesion_hub.training.finish import finish
-from lesion_hub.training.launch import LaunchOptions, flattened, make_accelerator
+from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.measure import PartScorer
+from lesion_hub.training.probe import Probe
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
@@ -37,32 +43,61 @@ IMAGES_PICTURED = 4
 MEMBERS_NAME = "ensemble_members.json"
 
 
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+def frees_its_folder(run: Run) -> Run:
+    """Decorate what trains into ``options.out``: the folder is free again where it fails before anything is saved."""
+
+    @wraps(run)
+    def freeing(*given: Any, **named: Any) -> Any:
+        options: LaunchOptions = inspect.signature(run).bind(*given, **named).arguments["options"]
+        folder = RunFolder(options.out)
+        there = [] if options.restart else [path for path in folder.files_of_a_claim if path.is_file()]
+        try:
+            return run(*given, **named)
+        except BaseException:
+            if os.environ.get("RANK", "0") == "0":
+                folder.release(there)
+            raise
+
+    return cast(Run, freeing)
+
+
+@frees_its_folder
 def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder."""
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder."""
     folder = RunFolder(options.out)
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
         recipe = folder.claim(
             recipe, restart=options.restart and accelerator.is_main_process, any_batch=options.find_batch_size
         )
-    if folder.finished:
-        accelerator.print(f"{folder.path}: this run is finished; --restart trains it anew")
+    reopened = folder.reopened_by(recipe)
+    if folder.finished and not reopened:
+        accelerator.print(f"{folder.path}: this run is finished; more epochs go on with it, --restart trains it anew")
         return folder
-    accelerator.init_trackers("lesion-hub", config=flattened(recipe.model_dump(mode="json")))
     data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
     start.refuse_seen(data.held_out())
     classifier = build_classifier(recipe, data.space, start)
-    if options.find_batch_size and not folder.started:
+    if options.find_batch_size and not folder.started and recipe.probe is None:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
             folder.write_recipe(recipe)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
+    if reopened and accelerator.is_main_process:
+        folder.reopen(recipe)
+    start_tracker(accelerator, recipe, options)
     with Report(recipe, folder, feed.steps_per_epoch, accelerator) as report:
-        checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-        history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+        if recipe.probe is None:
+            checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+            history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+        else:
+            checkpoints = folder.checkpoints(keep=recipe.epochs)
+            history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
     if accelerator.is_main_process:
         outcome = finish(folder, recipe, classifier, data, history, start)
         report.summary(outcome)
@@ -76,6 +111,8 @@ def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accele
     folder = RunFolder(options.out)
     with accelerator.main_process_first():
         folder.claim(recipe, restart=options.restart and accelerator.is_main_process)
+        if accelerator.is_main_process and folder.reopened_by(recipe):
+            folder.reopen(recipe)
     return folder
 
 
@@ -111,7 +148,7 @@ def build_feeds(
         recipe.accumulation,
         accelerator.process_index,
         accelerator.num_processes,
-        smallest=2 if has_batch_norm else 1,
+        smallest=2 if has_batch_norm and recipe.probe is None else 1,
     )
 
     def order(epoch: int) -> np.ndarray:
@@ -127,6 +164,7 @@ def build_feeds(
 # ------------------------------------------------------------------------------------------------ ensembles
 
 
+@frees_its_folder
 def train_ensemble(recipe: EnsembleRecipe, options: LaunchOptions) -> Path:
     """Train the members that are not finished into ``OUT/members/NAME``; return the path of the file that describes them."""
     members = load_members(recipe)
