@@ -105,8 +105,8 @@ def fold_temperature_in(classifier: LesionClassifier, validation: Part) -> float
 
 
 def score_part(classifier: LesionClassifier, part: Part) -> Scored:
-    """Compute the part's probabilities by the path that users take."""
-    return score_dataset(Predictor.of(classifier), part.dataset, part.space)
+    """Compute the part's probabilities in the classifier's own labels, by the path that users take."""
+    return score_dataset(Predictor.of(classifier), part.dataset, part.space, space=classifier.space)
 
 
 def choose_points(validation: Scored) -> dict[str, OperatingPoint]:

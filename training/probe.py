@@ -219,7 +219,7 @@ def minimise(features: Tensor, variances: Tensor, targets: Tensor, loss: nn.Modu
     solver = torch.optim.LBFGS(
         [scaled],
         max_iter=MOST_STEPS,
-        tolerance_grad=1e-7,
+        tolerance_grad=1e-6,
         tolerance_change=1e-12,
         history_size=20,
         line_search_fn="strong_wolfe",

@@ -304,7 +304,7 @@ def test_more_epochs_go_on_with_a_finished_run(
         train_recipe(longer(tiny, 2), place)
     capsys.readouterr()
     train_recipe(longer(tiny, 4), straight)
-    line = "going on after epoch 2: epochs 3 to 4 take the learning rates that a run of 4 has there (cosine)"
+    line = "going on after epoch 2: epochs 3 to 4 take the learning rates that a run of 4 has there (one_cycle)"
     assert line in capsys.readouterr().out.splitlines()
     with monkeypatch.context() as patched:
         cut_power_after(patched, 8)
