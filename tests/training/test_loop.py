@@ -349,7 +349,7 @@ def test_a_start_that_failed_leaves_its_folder_to_another_recipe(
     tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = longer(tiny, 1, model=tiny.model.model_dump() | {"pretrained": "missing.safetensors"})
-    with pytest.raises(LesionHubError, match="missing.safetensors"):
+    with pytest.raises(LesionHubError, match=r"missing\.safetensors"):
         train_recipe(missing, options)
     assert not options.out.exists()
     with monkeypatch.context() as patched:
@@ -359,7 +359,7 @@ def test_a_start_that_failed_leaves_its_folder_to_another_recipe(
     assert not options.out.exists()
     options.out.mkdir()
     (options.out / "notes.txt").write_text("mine")
-    with pytest.raises(LesionHubError, match="missing.safetensors"):
+    with pytest.raises(LesionHubError, match=r"missing\.safetensors"):
         train_recipe(missing, options)
     assert [path.name for path in options.out.iterdir()] == ["notes.txt"]
     train_recipe(longer(tiny, 1), options)
@@ -387,9 +387,7 @@ def test_tensorboard_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptio
         assert found == [(step, pytest.approx(record[name], rel=1e-6)) for step, record in enumerate(log, start=1)]
 
 
-def test_wandb_offline_holds_what_the_log_holds(
-    tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_offline_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb", reason="needs wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -437,9 +435,7 @@ def test_trackio_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptions, 
     assert {key: held[key] for key in logged(options.out)[0]} == logged(options.out)[0]
 
 
-def test_a_tracker_that_cannot_start_is_one_line(
-    tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracker_that_cannot_start_is_one_line(tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no key\nlog in first")
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -36,7 +34,7 @@ def small(*overrides: str) -> Recipe:
 @pytest.mark.parametrize("strength", [1.0, 0.01])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_solution_is_that_of_logistic_regression(strength: float, weighted: bool) -> None:
-    """Scikit-learn minimises the same function, multiplied by the rows; correlated features of different sizes, rare classes."""
+    """Scikit-learn minimises the same function times the rows; features correlate and differ in size, one class is rare."""
     generator = np.random.default_rng(0)
     raw = generator.normal(size=(120, 30)) @ generator.normal(size=(30, 30)) * np.geomspace(0.1, 10, 30) + 3
     labels = np.clip((raw[:, 0] / 0.5 + generator.normal(size=120)).astype(int) % 4, 0, 2)
@@ -159,16 +157,22 @@ def test_an_interrupted_probe_goes_on_with_the_next_view_and_ends_in_the_same_we
         patched.setattr(Report, "step", stopping)
         with pytest.raises(RunInterrupted, match="stopped in view 2; the views before it are saved"):
             train_recipe(small(), options)
-    computed = []
+    computed: list[int] = []
+    begin = Report.begin_epoch
+
+    def noting(self: Report, epoch: int, step: int) -> None:
+        begin(self, epoch, step)
+        computed.append(epoch)
+
     with monkeypatch.context() as patched:
-        patched.setattr(Report, "begin_epoch", lambda self, epoch, step: (setattr(self, "epoch", epoch), computed.append(epoch)))
+        patched.setattr(Report, "begin_epoch", noting)
         train_recipe(small(), options)
     assert computed == [1] and same(no_finish[1], no_finish[0])
     # A damaged view is computed again; two more are added to those that are there.
     (options.out / "checkpoints" / "step-000000001.safetensors").write_bytes(b"torn")
     computed.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(Report, "begin_epoch", lambda self, epoch, step: (setattr(self, "epoch", epoch), computed.append(epoch)))
+        patched.setattr(Report, "begin_epoch", noting)
         train_recipe(small("epochs=3"), options)
         assert computed == [0, 2]
     train_recipe(small("epochs=3"), straight)

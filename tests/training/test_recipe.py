@@ -210,7 +210,10 @@ def test_the_first_difference_is_named_by_its_dotted_key() -> None:
     [
         ("optimiser.lr=0.1", "optimiser is for training step by step, and a probe is solved; drop optimiser, or probe"),
         ("ema.decay=0.9", "ema is for training step by step"),
-        ("loss.name=focal", "a probe is solved with a convex loss (cross_entropy, weighted_cross_entropy, logit_adjusted, bce)"),
+        (
+            "loss.name=focal",
+            "a probe is solved with a convex loss (cross_entropy, weighted_cross_entropy, logit_adjusted, bce)",
+        ),
         ("probe.strengths=[0.1, 1.0]", "sort them, the strongest first"),
         ("probe.strength=1.0", "unknown key 'probe.strength'; did you mean 'strengths'?"),
     ],
