@@ -134,6 +134,21 @@ def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
     return made
 
 
+def start_tracker(accelerator: Accelerator, recipe: Recipe, options: LaunchOptions) -> None:
+    """Start the tracker that the command line asks for, if any; what it says when it cannot start is one line.
+
+    tensorboard and wandb write into the run's folder, trackio where it keeps all its runs.
+    """
+    if options.track is None:
+        return
+    own = {"wandb": {"dir": str(options.out)}}
+    try:
+        accelerator.init_trackers("lesion-hub", flattened(recipe.model_dump(mode="json")), own)
+    except Exception as error:  # noqa: BLE001 - each tracker has errors of its own
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"--track {options.track}: cannot start ({why}); set it up, or drop --track") from None
+
+
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
     """Put nested options under dotted names, as trackers take them."""
     flat: dict[str, str | int | float | bool] = {}

@@ -28,9 +28,10 @@ from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
 from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
 from lesion_hub.training.finish import finish
-from lesion_hub.training.launch import LaunchOptions, flattened, make_accelerator
+from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.measure import PartScorer
+from lesion_hub.training.probe import Probe
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
@@ -45,42 +46,57 @@ MEMBERS_NAME = "ensemble_members.json"
 def train_recipe(
     recipe: Recipe, options: LaunchOptions, after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
 ) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder.
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder.
 
     ``after_epoch`` is called with the records of all epochs so far, on resuming too, and may raise to end the run there.
     """
     folder = RunFolder(options.out)
+    with folder.freed_unless_saved(restart=options.restart):
+        _train(recipe, options, folder, after_epoch)
+    return folder
+
+
+def _train(
+    recipe: Recipe, options: LaunchOptions, folder: RunFolder, after_epoch: Callable[[list[dict[str, Any]]], None] | None
+) -> None:
+    """Claim ``folder`` for ``recipe``, train, and write the model into it."""
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
         recipe = folder.claim(
             recipe, restart=options.restart and accelerator.is_main_process, any_batch=options.find_batch_size
         )
-    if folder.finished:
-        accelerator.print(f"{folder.path}: this run is finished; --restart trains it anew")
-        return folder
-    accelerator.init_trackers("lesion-hub", config=flattened(recipe.model_dump(mode="json")))
+    reopened = folder.reopened_by(recipe)
+    if folder.finished and not reopened:
+        accelerator.print(f"{folder.path}: this run is finished; more epochs go on with it, --restart trains it anew")
+        return
     data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
     start.refuse_seen(data.held_out())
     classifier = build_classifier(recipe, data.space, start)
-    if options.find_batch_size and not folder.started:
+    if options.find_batch_size and not folder.started and recipe.probe is None:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
             folder.write_recipe(recipe)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
+    if reopened and accelerator.is_main_process:
+        folder.reopen(recipe)
+    start_tracker(accelerator, recipe, options)
     try:
         with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
-            checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-            history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+            if recipe.probe is None:
+                checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+                history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+            else:
+                checkpoints = folder.checkpoints(keep=recipe.epochs)
+                history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
         if accelerator.is_main_process:
             outcome = finish(folder, recipe, classifier, data, history, start)
             report.summary(outcome)
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
-    return folder
 
 
 def build_feeds(
@@ -115,7 +131,7 @@ def build_feeds(
         recipe.accumulation,
         accelerator.process_index,
         accelerator.num_processes,
-        smallest=2 if has_batch_norm else 1,
+        smallest=2 if has_batch_norm and recipe.probe is None else 1,
     )
 
     def order(epoch: int) -> np.ndarray:
@@ -141,6 +157,8 @@ def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accele
             for path in options.out.glob(runs):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.claim(recipe, restart=restart)
+        if accelerator.is_main_process and folder.reopened_by(recipe):
+            folder.reopen(recipe)
     return folder
 
 
@@ -150,7 +168,8 @@ def train_several(recipes: Mapping[str, Recipe], runs: Mapping[str, Path], optio
     claims = Claims(options.out)
 
     def finished(name: str) -> bool:
-        return RunFolder(runs[name]).finished
+        run = RunFolder(runs[name])
+        return run.finished and not run.reopened_by(recipes[name])
 
     def train(claim: Claim) -> None:
         place = options.model_copy(update={"out": runs[claim.name], "restart": False})
