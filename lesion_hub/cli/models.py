@@ -17,26 +17,38 @@ def models(
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List published models of the registry and the architectures that can be trained.
+    """List published models of the registry, and architectures with what their families do: train, have which heat maps.
 
     Example: `lesion-hub models mobilenet`
     """
     from lesion_hub.hub.registry import Registry
-    from lesion_hub.models import list_architectures
+    from lesion_hub.models.zoo import families, list_architectures
 
     place = Registry(registry)
     published = {name: place.versions(name) for name in place.names() if search.strip("*") in name}
     architectures = list_architectures(search)
     if json_:
-        zoo = [architecture.to_dict() for architecture in architectures]
-        print_json({"registry": published, "registry_root": str(place.root), "architectures": zoo})
+        named = {architecture.family for architecture in architectures}
+        print_json(
+            {
+                "registry": published,
+                "registry_root": str(place.root),
+                "architectures": [architecture.to_dict() for architecture in architectures],
+                "families": {name: family.to_dict() for name, family in families().items() if name in named},
+            }
+        )
         return
     if published:
         print_table(("published model", "versions"), ((name, " ".join(tags)) for name, tags in published.items()))
     shown = architectures if all_ else architectures[:40]
-    rows = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
+    answers = {True: "yes", False: "no", None: "not tried"}
+    maps = {True: "all methods", False: "all but the layer-wise", None: "not tried"}
+    rows = (
+        (a.name, a.family, f"{a.image_size[0]}x{a.image_size[1]}", answers[a.pretrained], answers[a.trains], maps[a.layer_maps])
+        for a in shown
+    )
     if shown:
-        print_table(("architecture", "family", "input", "pretrained"), rows)
+        print_table(("architecture", "family", "input", "pretrained", "trains", "heat maps"), rows)
     if not published and not shown:
         typer.echo(f"no published model and no architecture has {search!r} in its name; without a word all are listed")
     if len(shown) < len(architectures):
