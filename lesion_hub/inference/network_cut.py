@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -26,20 +27,32 @@ from lesion_hub.models import LesionClassifier
 ALWAYS_FITTING = ("integrated_gradients", "gradient_shap", "occlusion")
 """The attribution methods that ask about the input alone, and need no cut."""
 
-LAST_NORM = "blocks.-1.norm1"
-INNER_TAPS: dict[type[nn.Module], str] = {
-    VisionTransformer: LAST_NORM,
-    # The class token is of blocks of its own, which read the patches' last output.
-    Cait: "blocks.-1",
-    Xcit: "blocks.-1",
-    VOLO: "network.-1",
-    # Not resumable: its blocks hand on two tensors, or its stages do.
-    TNT: "blocks.-1.norm_out",
-    PoolingVisionTransformer: "transformers.-1.blocks.-1.norm1",
-}
-"""Where to tap networks whose end nothing reads the patches of; others with a class token are tapped at ``LAST_NORM``."""
 
-RESUMABLE = ("blocks.-1", LAST_NORM)
+@dataclass(frozen=True)
+class InnerTap:
+    """A layer to tap, by its path in the trunk (``-1`` is the last of a sequence).
+
+    ``prefix`` counts those of its tokens that stand for no place on the image. ``resumes`` tells whether the trunk's ``blocks``
+    hand on one tensor, so that the last one can be run alone.
+    """
+
+    layer: str = "blocks.-1.norm1"
+    prefix: Callable[[Any], int] = lambda trunk: trunk.num_prefix_tokens
+    resumes: bool = True
+
+
+INNER_TAPS: dict[type[nn.Module], InnerTap] = {
+    VisionTransformer: InnerTap(),
+    # Their class token has blocks of its own, which read the patches' last output.
+    Cait: InnerTap("blocks.-1", prefix=lambda trunk: 0),
+    Xcit: InnerTap("blocks.-1", prefix=lambda trunk: 0),
+    VOLO: InnerTap("network.-1", prefix=lambda trunk: 0, resumes=False),
+    TNT: InnerTap("blocks.-1.norm_out", resumes=False),
+    PoolingVisionTransformer: InnerTap(
+        "transformers.-1.blocks.-1.norm1", prefix=lambda trunk: trunk.cls_token.shape[1], resumes=False
+    ),
+}
+"""Where to tap networks at whose end nothing reads the patches; others with a class token are tapped as vision transformers."""
 
 
 class Cut(nn.Module):
@@ -126,30 +139,29 @@ class InnerCut(Cut):
     """Networks whose class token gathers the patches: the tap is on the output of a layer inside, before they are mixed.
 
     Behind the last block it would be too late: with class-token pooling nothing reads the patches any more, and their
-    gradient is exactly zero. The layer is given by its path in the trunk, ``-1`` being the last of a sequence.
+    gradient is exactly zero.
 
     Where blocks hand on one tensor, the stem's output is what the last block takes, and the tail runs that block alone.
     Elsewhere there is no stem, and a map costs a second forward pass.
     """
 
-    def __init__(self, classifier: LesionClassifier, layer: str) -> None:
+    def __init__(self, classifier: LesionClassifier, place: InnerTap) -> None:
         super().__init__(classifier)
-        if layer_at(self.trunk, layer) is None:
-            raise self.unknown(f"it has no layer {layer}")
-        self.layer = layer
-        self.resumes = layer in RESUMABLE
+        if layer_at(self.trunk, place.layer) is None:
+            raise self.unknown(f"it has no layer {place.layer}")
+        self.place = place
 
     def stem(self, batch: Tensor) -> Tensor:
-        if not self.resumes:
+        if not self.place.resumes:
             return batch
         last = _Recorded()
         with_layer(self.trunk, "blocks.-1", last).forward_features(batch)
         return last.taken
 
     def features(self, state: Tensor) -> Tensor:
-        layer = _Tapped(self.tapped, cast(nn.Module, layer_at(self.trunk, self.layer)), self._prefix())
-        trunk = with_layer(self.trunk, self.layer, layer)
-        if not self.resumes:
+        layer = cast(nn.Module, layer_at(self.trunk, self.place.layer))
+        trunk = with_layer(self.trunk, self.place.layer, _Tapped(self.tapped, layer, self.place.prefix(self.trunk)))
+        if not self.place.resumes:
             return cast(Tensor, trunk.forward_features(state))
         # All blocks keep their places, since some networks hand each a position embedding of its own.
         blocks = copy.copy(trunk.blocks)
@@ -157,12 +169,6 @@ class InnerCut(Cut):
         blocks._modules = {**{name: _Passed() for name in passed}, last: _Resumed(trunk.blocks[-1], state)}
         blank = state.new_zeros(len(state), *self._shared[0].input_config.input_size)
         return cast(Tensor, with_layer(trunk, "blocks", blocks).forward_features(blank))
-
-    def _prefix(self) -> int:
-        """Count the tapped layer's tokens that stand for no place on the image."""
-        if isinstance(self.trunk, PoolingVisionTransformer):
-            return int(self.trunk.cls_token.shape[1])
-        return 0 if isinstance(self.trunk, (Cait, Xcit)) else int(getattr(self.trunk, "num_prefix_tokens", 0))
 
 
 class _Recorded(nn.Module):
@@ -254,7 +260,7 @@ def cut(classifier: LesionClassifier) -> Cut:
     torch.Size([2, 7])
     """
     trunk = trunk_of(classifier)
-    for network, layer in INNER_TAPS.items():
+    for network, place in INNER_TAPS.items():
         if isinstance(trunk, network):
-            return InnerCut(classifier, layer)
-    return InnerCut(classifier, LAST_NORM) if getattr(trunk, "num_prefix_tokens", 0) else EndCut(classifier)
+            return InnerCut(classifier, place)
+    return InnerCut(classifier, InnerTap()) if getattr(trunk, "num_prefix_tokens", 0) else EndCut(classifier)
