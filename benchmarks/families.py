@@ -81,7 +81,7 @@ MEMBERS = {
     "iformer_t": 64,
     "inception_next_atto": 64,
     "inception_resnet_v2": 96,
-    "inception_v3": 96,
+    "inception_v3": 128,
     "inception_v4": 96,
     "lcnetv2_small": 64,
     "levit_128s": 64,
