@@ -85,6 +85,7 @@ class Scratch:
             output, _ = process.communicate()
             raise AssertionError(f"{block} ran over {self.seconds} s\n{block.text}\n{output}") from None
         assert process.returncode == 0, f"{block} ended with status {process.returncode}\n{block.text}\n{output}"
+        assert (block.prints or "") in output, f"{block} printed something else than the page shows\n{output}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -229,6 +230,25 @@ def check_command(words: list[str], *, whole: bool = True) -> None:
 def test_commands_in_blocks_parse(block: Block) -> None:
     for words in commands_in(block.text):
         check_command(words)
+
+
+MADE_BY = re.compile(r"(?:--(?:out|to|overlay|registry)|data sample) ([\w.-][\w./-]*)")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="not a git checkout")
+def test_git_ignores_what_the_commands_of_the_pages_make() -> None:
+    made = {match.rstrip("/") for block in BLOCKS for match in MADE_BY.findall(block.text) if block.language in RUN} | {"audit"}
+    assert "my-images" in made
+    told = subprocess.run(
+        ["git", "check-ignore", "--stdin", "--no-index"],
+        input="\n".join(f"{path}/x" for path in made),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    ignored = {line.removesuffix("/x") for line in told.stdout.splitlines()}
+    assert made - ignored == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

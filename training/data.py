@@ -237,7 +237,6 @@ def duplicates_of(read_data: SourceData, split: PartitionOptions, options: Launc
     if not split.near_duplicates:
         return None
     store = options.cache_root.parent / "fingerprints.npz"
-    store.parent.mkdir(parents=True, exist_ok=True)
     return find_duplicates(fingerprint(image_sources(read_data.dataset), store=store))
 
 

@@ -28,8 +28,9 @@ from lesion_hub.files import write_text
 from lesion_hub.hub.card import write_card
 from lesion_hub.hub.format import StorageType, fold_temperature, stored_weights, write_model
 from lesion_hub.hub.layout import METRICS_NAME, SPLIT_NAME
+from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.store import publish
-from lesion_hub.hub.versions import Version, checked_notes
+from lesion_hub.hub.versions import Version, checked_notes, without_revision
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.data import Part, RunData
@@ -166,10 +167,13 @@ def check_publication(name: str | None, version: str | None, notes: str | None) 
         if version or notes:
             raise ConfigError("--version and --notes are for publishing; say where with --push-to")
         return None
+    without_revision(name, "write --push-to {name} --version {revision}")
     if not (REGISTRY_NAME.fullmatch(name) or REPO_ID.fullmatch(name)):
         raise ConfigError(f"--push-to {name!r} is neither a Hub id (org/name) nor a registry name")
     if version is None or notes is None:
         raise ConfigError('--push-to needs --version X.Y.Z and --notes "what changed"')
+    if REGISTRY_NAME.fullmatch(name):
+        Registries().to_publish_into()
     return Publication(name, str(Version.parse(version)).removeprefix("v"), checked_notes(notes))
 
 
@@ -177,5 +181,4 @@ def publish_run(folder: Path, publication: Publication) -> None:
     """Publish the model in a run's folder, in the first process only."""
     if os.environ.get("RANK", "0") != "0":
         return
-    published = publish(folder, publication.name, version=publication.version, notes=publication.notes)
-    print(f"published {published.name} {published.version}: {published.location}")
+    print(publish(folder, publication.name, version=publication.version, notes=publication.notes))

@@ -11,6 +11,7 @@ import typer
 
 from lesion_hub import __version__
 from lesion_hub.cli import data, evaluate, models, predict, serve, train
+from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
 
 app = typer.Typer(
@@ -47,7 +48,7 @@ app.add_typer(predict.attribution, name="attribution", rich_help_panel="Use a mo
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lesion-hub {__version__}")
+        say(f"lesion-hub {__version__}")
         raise typer.Exit
 
 
@@ -66,7 +67,7 @@ def main() -> None:
     try:
         app()
     except LesionHubError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        say(f"error: {error}", colour="red", err=True)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

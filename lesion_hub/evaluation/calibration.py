@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
-from lesion_hub.data.sources import read
+from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
 from lesion_hub.evaluation.assessment import assess
@@ -191,7 +191,7 @@ def calibration_effect(
 
 def calibrate_run(
     folder: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | ReadResult | None = None,
     *,
     registry: str | Path | None = None,
     progress: Progress | None = None,
@@ -249,7 +249,7 @@ def _refuse_calibrated(folder: Path, config: ModelConfig | EnsembleConfig, conte
 def _validation_predictions(
     folder: Path,
     config: ModelConfig | EnsembleConfig,
-    data: str | Path | None,
+    data: str | Path | ReadResult | None,
     registry: str | Path | None,
     progress: Progress | None,
 ) -> Scored:
@@ -259,12 +259,14 @@ def _validation_predictions(
         if not kept.is_file():
             raise ConfigError(f"{kept}: no such file, so nothing to calibrate on; give the data set with --data")
         return read_scored(kept, config.space)
-    source = read(data)
+    source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry)
     chosen, _ = choose_images(str(folder), source, records, split="val")
     if chosen.whole or (any("val" in record.parts for record in records) and not chosen.own):
-        raise DataError(f"{data}: does not hold the validation images of the model's split; give the data it was trained on")
+        raise DataError(
+            f"{source.report.place}: does not hold the validation images of the model's split; give the data it was trained on"
+        )
     return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
 
 

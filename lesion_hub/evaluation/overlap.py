@@ -19,7 +19,7 @@ from lesion_hub.data.splits import SplitManifest, load_manifest
 from lesion_hub.data.splits.manifest import PartRecord, group_digest, image_digest, read_parts
 from lesion_hub.errors import DataError
 from lesion_hub.hub.layout import SPLIT_NAME, load_config
-from lesion_hub.hub.store import Resolved, resolve_published
+from lesion_hub.hub.store import Resolved, resolve_members
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,10 +125,7 @@ def training_records(found: Resolved, *, registry: str | Path | None = None, tok
     config = load_config(found.folder)
     if isinstance(config, ModelConfig):
         return [_read_record(found.name, found.folder)]
-    return [
-        _read_record(member.name, resolve_published(member.name, member.revision, registry=registry, token=token).folder)
-        for member in config.members
-    ]
+    return [_read_record(member.name, member.folder) for member in resolve_members(found, registry=registry, token=token)]
 
 
 def _read_record(name: str, folder: Path) -> TrainingRecord:

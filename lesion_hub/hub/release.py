@@ -39,12 +39,16 @@ class Release:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a version now stands. ``commit`` is None in a registry."""
+    """Where a version now stands. ``commit`` is None in a registry; ``already`` says that it stood there before, the same."""
 
     name: str
     version: str
     location: str
     commit: str | None = None
+    already: bool = False
+
+    def __str__(self) -> str:
+        return f"{'already ' if self.already else ''}published {self.name} {self.version}: {self.location}"
 
 
 def prepare_release(

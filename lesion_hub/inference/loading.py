@@ -26,13 +26,14 @@ def from_pretrained(
     """Load a model or an ensemble, checked by sha256.
 
     Args:
-        repo_or_path: Hub id (``org/name``), model folder, or registry name.
-        revision: version tag (``v1.0.0``), commit or branch; None is the highest version.
-        registry: registry root; None is ``LESION_HUB_REGISTRY``, else the packaged one.
+        repo_or_path: Hub id (``org/name``) or registry name, which ``@v1.0.0`` may follow; or a model folder.
+        revision: version tag (``v1.0.0``), commit or branch, the same as after the @; None is the highest version.
+        registry: registry folder, or several with ``:`` between them, the first one first; None is those of
+            ``LESION_HUB_REGISTRY``. The packaged one comes last.
         token: Hub token; None takes the one that you are logged in with, or ``HF_TOKEN``.
         device: where to put the networks.
 
-    >>> model = from_pretrained("ham10000-trio", revision="v1.0.0")  # doctest: +SKIP
+    >>> model = from_pretrained("ham10000-trio@v1.0.0")  # doctest: +SKIP
     """
     found = resolve(repo_or_path, revision, registry=registry, token=token)
     if not is_ensemble(found.folder):

@@ -54,17 +54,16 @@ class RowSource:
             yield Row(index, str(item["image_id"]), item["image"], truth, item["group"], patient)
 
 
-def open_rows(
-    place: str | os.PathLike[str], *, source: str | None = None, labelled: bool = False, streaming: bool = False, **options: Any
-) -> RowSource:
+def open_rows(place: str | os.PathLike[str], *, labelled: bool = False, streaming: bool = False, **options: Any) -> RowSource:
     """Open the rows of a folder, a table or a Hub data set.
 
-    A folder is walked, unless ``source`` or ``labelled`` is given: every image file in it is a row, labelled or not, but for
-    masks (``…_segmentation.png``, as the ISIC archive names them). All else is read by `lesion_hub.data.read`, with
-    ``options``, and brings labels, groups and patients along.
+    A folder is walked, unless it shall be ``labelled`` or one of the ``options`` of `lesion_hub.data.read` is given: every
+    image file in it is a row, labelled or not, but for masks (``…_segmentation.png``, as the ISIC archive names them). All
+    else is read with ``options``, rows that cannot be used left out, and brings labels, groups and patients along.
     """
     root = Path(place).expanduser()
-    if root.is_dir() and not (labelled or source or streaming):
+    given = {name: value for name, value in options.items() if value is not None}
+    if root.is_dir() and not (labelled or streaming or given):
         names = sorted(
             str(Path(folder, name).relative_to(root))
             for folder, _, files in os.walk(root)
@@ -77,10 +76,10 @@ def open_rows(
 
     from lesion_hub.data import read, undecoded
 
-    found = read(place, source=source, streaming=streaming, allow_missing=True, **options)
+    found = read(place, streaming=streaming, **{**given, "allow_missing": True})
     dataset, labels = undecoded(found.dataset), found.space.labels
     if streaming:
-        return RowSource(f"stream of {place} {options.get('revision') or ''}".strip(), None, dataset, labels)
+        return RowSource(f"stream of {place} {given.get('revision') or ''}".strip(), None, dataset, labels)
     return RowSource(_identity(dataset["image_id"]), len(dataset), dataset, labels)
 
 
