@@ -48,7 +48,7 @@ def models(
         print_table(("published model", "versions", "registry"), rows)
     shown = architectures if all_ else architectures[:40]
     answers = {True: "yes", False: "no", None: "not tried"}
-    maps = {True: "all methods", False: "all but the layer-wise", None: "not tried"}
+    maps = {True: "all methods", False: "all but the layer-wise", None: ""}
     facts = (
         (a.name, a.family, f"{a.image_size[0]}x{a.image_size[1]}", answers[a.pretrained], answers[a.trains], maps[a.layer_maps])
         for a in shown

@@ -83,7 +83,7 @@ def instead_of(architecture: str) -> str:
 class Architecture:
     """An architecture. ``image_size`` is (height, width) of its default input; ``trains`` and ``layer_maps`` are its family's.
 
-    Both are None in a family that was not tried, for timm gets new ones.
+    Both are None in a family that was not tried, for timm gets new ones, and what does not train has no maps to speak of.
     """
 
     name: str
@@ -109,7 +109,7 @@ def list_architectures(search: str = "*") -> list[Architecture]:
         cfg = get_pretrained_cfg(name)
         tried = families().get(family_of(name))
         trains = tried.trains and name not in tried.refused if tried else None
-        layer_maps = tried.layer_maps if tried else None
+        layer_maps = tried.layer_maps if tried and trains else None
         size = (cfg.input_size[1], cfg.input_size[2])
         found.append(Architecture(name, family_of(name), size, bool(cfg.has_weights), trains, layer_maps))
     return found
