@@ -324,10 +324,17 @@ def space_from_labels(name: str, labels: Sequence[str]) -> LabelSpace:
 
 
 def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
-    """Return the finest space that every given space maps into.
+    """Return the finest space that every given space maps into: the one that tells most of their labels apart.
+
+    Of several that tell as many apart, the given one comes first, in its own order of labels. A named space has to serve
+    where no given one does; then it keeps the labels that some given space uses, and no others.
 
     >>> finest_common([label_space("isic8"), label_space("ham7")]).name
     'ham7'
+    >>> finest_common([space_from_names(["mel", "nv", "bcc", "bkl"])] * 2).labels
+    ('bcc', 'bkl', 'mel', 'nv')
+    >>> finest_common([space_from_names(["mel", "nv"]), space_from_names(["bcc", "nv"])]).labels
+    ('mel', 'nv', 'bcc')
     """
     given = list(dict.fromkeys(spaces))
     candidates = list(dict.fromkeys([*given, *LABEL_SPACES.values()]))
@@ -335,7 +342,14 @@ def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
     if not common:
         names = ", ".join(space.name for space in given)
         raise TaxonomyError(f"no label space holds all of {names}; combine models of related label spaces")
-    return max(common, key=lambda target: (len(target), -candidates.index(target)))
+    used = {target: {i for space in given for i in space.map_to(target).indices if i != ABSTAIN} for target in common}
+    finest = max(common, key=lambda target: (len(used[target]), -candidates.index(target)))
+    if finest in given or len(used[finest]) == len(finest):
+        return finest
+    rows = tuple(row for i, row in enumerate(finest.rows) if i in used[finest])
+    narrowed = LabelSpace("custom", rows)
+    # A config keeps labels alone; a row that they would not give back stays within its named space.
+    return narrowed if len(rows) > 1 and space_from_labels("custom", narrowed.labels) == narrowed else finest
 
 
 # ------------------------------------------------------------------------------------------------ patient and site words

@@ -7,7 +7,7 @@ out of every one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -55,8 +55,8 @@ def last_layers(network: nn.Module) -> tuple[LastLayer, ...]:
 
 
 @torch.no_grad()
-def divide_logits(network: nn.Module, divisor: float) -> None:
-    """Divide the network's logits by ``divisor`` for good, inside its last layers."""
-    for layer in last_layers(network):
+def divide_logits(layers: Iterable[LastLayer], divisor: float) -> None:
+    """Divide a network's logits by ``divisor`` for good, inside its last layers."""
+    for layer in layers:
         for parameter in layer.parameters():
             parameter.div_(divisor)

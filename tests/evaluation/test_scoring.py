@@ -11,7 +11,7 @@ from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import DataError, TaxonomyError
 from lesion_hub.evaluation import scoring
 from lesion_hub.evaluation.scoring import in_space, read_scored, score_dataset, shared_space, views_of
-from lesion_hub.taxonomy import label_space, space_from_names
+from lesion_hub.taxonomy import label_space, space_from_labels, space_from_names
 
 HAM7 = label_space("ham7")
 
@@ -69,10 +69,30 @@ def test_a_coarser_space_sums_probabilities_and_maps_labels(predictor, data):
 
 @pytest.mark.parametrize(
     ("model", "found_in", "expected"),
-    [("ham7", "ham7", "ham7"), ("ham7", "isic8", "ham7"), ("isic8", "binary", "binary"), ("ham7", "isic2017", "ham7")],
+    [
+        ("ham7", "ham7", "ham7"),
+        ("isic8", "isic8", "isic8"),
+        ("isic8", "isic9", "isic9"),
+        ("ham7", "isic8", "ham7"),
+        ("isic8", "binary", "binary"),
+        ("ham7", "isic2017", "ham7"),
+    ],
 )
 def test_the_shared_space_is_the_finest_that_both_map_into(model, found_in, expected):
     assert shared_space(label_space(model), label_space(found_in)).name == expected
+
+
+def test_a_models_own_labels_in_its_own_order_are_those_that_it_is_measured_in():
+    known, shuffled = space_from_names(["bcc", "bkl", "mel", "nv"]), space_from_labels("custom", ["nv", "mel", "bkl", "bcc"])
+    assert shared_space(known, known) == known
+    assert shared_space(shuffled, known) == shuffled
+    assert shared_space(HAM7, known) == HAM7 == shared_space(known, HAM7)
+
+
+def test_a_named_space_keeps_no_label_that_neither_side_has():
+    model, found_in = space_from_names(["df", "mel", "nv"]), space_from_names(["bcc", "nv"])
+    assert shared_space(model, found_in).labels == ("mel", "nv", "bcc", "df")
+    assert shared_space(model, found_in).malignancy_map.indices == (1, 0, 1, 0)
 
 
 def test_spaces_with_nothing_in_common_are_one_line():

@@ -32,7 +32,7 @@ def test_dividing_the_last_layers_divides_the_logits(name):
     images = torch.randn(2, *network.pretrained_cfg["input_size"])
     with torch.no_grad():
         before = network(images)
-        divide_logits(network, 3.0)
+        divide_logits(last_layers(network), 3.0)
         torch.testing.assert_close(network(images) * 3, before, rtol=1e-4, atol=1e-4)
 
 
