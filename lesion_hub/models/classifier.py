@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from lesion_hub.config import InputConfig, ModelConfig, validated
 from lesion_hub.errors import ConfigError
+from lesion_hub.models.last_layers import LastLayer, divide_logits, last_layers
 from lesion_hub.models.zoo import (
     architecture_of,
     build_network,
     default_cfg_of,
+    instead_of,
     load_backbone_file,
     network_source,
     pretrained_from_hub,
@@ -97,6 +99,7 @@ class LesionClassifier(nn.Module):
         architecture = "lesion_net" if custom else backbone
         dropout = {} if drop_rate is None or custom else {"drop_rate": drop_rate}
         network = build_network(architecture, len(target), {**model_args, **dropout})
+        _last_layers(network, backbone)
         trunk = cast(nn.Module, network.backbone) if custom else network
         if pretrained is True:
             pretrained_from_hub(trunk, backbone)
@@ -161,7 +164,7 @@ class LesionClassifier(nn.Module):
         _check_same(network, classifier)
         if order != sorted(order):
             with torch.no_grad():
-                for values in classifier.last_layer.parameters():
+                for values in (values for layer in classifier.last_layers for values in layer.parameters()):
                     values.copy_(values[order].clone())
         return classifier
 
@@ -191,12 +194,17 @@ class LesionClassifier(nn.Module):
         return next(self.network.parameters()).dtype
 
     @property
-    def last_layer(self) -> nn.Linear:
-        """The Linear whose outputs are the logits."""
-        layer = cast(Any, self.network).get_classifier()
-        if not isinstance(layer, nn.Linear):
-            raise ConfigError(f"{self.architecture}: ends in {type(layer).__name__}, not a Linear; choose another backbone")
-        return layer
+    def last_layers(self) -> tuple[LastLayer, ...]:
+        """The layers whose outputs are the logits, or are averaged into them (see ``lesion_hub.models.last_layers``)."""
+        return _last_layers(self.network, self.model_args.get("backbone", self.architecture))
+
+    @property
+    def last_layer(self) -> LastLayer:
+        """The layer whose outputs are the logits, of a network that has one such layer."""
+        layers = self.last_layers
+        if len(layers) != 1:
+            raise ConfigError(f"{self.architecture}: ends in {len(layers)} layers, not in one; see its last_layers")
+        return layers[0]
 
     @property
     def transform(self) -> Callable[[Any], Tensor]:
@@ -210,10 +218,55 @@ class LesionClassifier(nn.Module):
             return self.network(images, metadata=metadata)
         return self.network(images)
 
+    def require_trainable(self) -> None:
+        """Raise one line unless the network scores images of its input size, and a temperature can be folded into it.
+
+        Two random images are scored in evaluation mode, before and after the last layers are halved. Weights, statistics and
+        the process's random stream are left as they were, and the network in its mode.
+
+        >>> LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32).require_trainable()
+        """
+        size, backbone = self.input_config.input_size, self.model_args.get("backbone", self.architecture)
+        images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        kept = [(parameter, parameter.detach().clone()) for layer in self.last_layers for parameter in layer.parameters()]
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                logits = self(images)
+                divide_logits(self.last_layers, 2.0)
+                halved = self(images)
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "it asserts another size"
+            own = default_cfg_of(backbone).input_size[1]
+            raise ConfigError(
+                f"{backbone}: does not run on {size[1]} x {size[2]} pixels ({reason}); image_size: {own} is its own"
+            ) from None
+        finally:
+            with torch.no_grad():
+                for parameter, before in kept:
+                    parameter.copy_(before)
+            self.train(training)
+        if not isinstance(logits, Tensor) or logits.shape != (2, len(self.space)):
+            raise ConfigError(f"{backbone}: does not map an image to a logit per label; {instead_of(backbone)}")
+        if not torch.allclose(2 * halved, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+            raise ConfigError(
+                f"{backbone}: its logits do not follow its last layers, so no temperature can be stored in them; "
+                f"{instead_of(backbone)}"
+            )
+
     def features(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
         network = cast(Any, self.network)
         return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def _last_layers(network: nn.Module, name: str) -> tuple[LastLayer, ...]:
+    """Return the network's last layers; one line where it has none."""
+    layers = last_layers(network)
+    if not layers:
+        raise ConfigError(f"{name}: has no classifier to train; {instead_of(name)}")
+    return layers
 
 
 def _check_same(network: nn.Module, classifier: LesionClassifier) -> None:

@@ -1,4 +1,7 @@
-"""The architectures, timm's and ours: list them, build one, and load pretrained weights into it."""
+"""The architectures, timm's and ours: list them, build one, and load pretrained weights into it.
+
+What was found when one member of each family was tried is in ``families.json``, which ``benchmarks/families.py`` writes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import timm
@@ -17,25 +22,82 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, model_entry
 from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError
+from lesion_hub.files import read_json
 from lesion_hub.models import networks
+from lesion_hub.models.last_layers import last_layers
 from lesion_hub.taxonomy import nearest
 
 CUSTOM_ARCHITECTURES = frozenset(entrypoint.__name__ for entrypoint in networks.ENTRYPOINTS)
-
 
 # What a published network's file may import: what everybody has who can load it.
 _COMMON_PACKAGES = ("numpy", "timm", "torch", "torchvision", "transformers")
 _CONVENTIONS = ("forward_features", "forward_head", "get_classifier", "num_features")
 
+FAMILIES_FILE = Path(__file__).with_name("families.json")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one member of a family does, as tried: ``architecture``, at ``image_size`` pixels.
+
+    ``layer_maps`` tells whether Grad-CAM and HiResCAM fit; the methods that ask about the input alone always do.
+    ``without_gradient`` are parameters that a training step leaves alone, and ``refused`` members without a classifier.
+    """
+
+    name: str
+    architecture: str
+    image_size: int
+    megaparameters: float
+    trains: bool
+    layer_maps: bool
+    without_gradient: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@cache
+def families() -> Mapping[str, Family]:
+    """Return what was found of every family, by name: timm's modules, and ``lesion_hub`` for our own networks.
+
+    >>> families()["xcit"].layer_maps, families()["crossvit"].layer_maps
+    (True, False)
+    """
+    rows = read_json(FAMILIES_FILE)["families"]
+    lists = ("without_gradient", "refused")
+    return MappingProxyType({row["name"]: Family(**row | {key: tuple(row[key]) for key in lists}) for row in rows})
+
+
+def family_of(architecture: str) -> str:
+    """Name the family of an architecture: timm's module, or ``lesion_hub``."""
+    return "lesion_hub" if architecture in CUSTOM_ARCHITECTURES else timm.models._registry._model_to_module[architecture]
+
+
+def instead_of(architecture: str) -> str:
+    """Word which architecture to take instead of one that does not work: the member of its family that was tried, or ours.
+
+    >>> instead_of("deepseek_vit_412m_enc")
+    'choose deepseek_vit_412m'
+    """
+    found = families().get(family_of(architecture))
+    usable = found is not None and found.trains and found.architecture != architecture
+    return f"choose {found.architecture if found and usable else 'resnet50'}"
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture that can be trained. ``image_size`` is (height, width) of its default input."""
+    """An architecture. ``image_size`` is (height, width) of its default input; ``trains`` and ``layer_maps`` are its family's.
+
+    Both are None in a family that was not tried, for timm gets new ones, and what does not train has no maps to speak of.
+    """
 
     name: str
     family: str
     image_size: tuple[int, int]
     pretrained: bool
+    trains: bool | None
+    layer_maps: bool | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,8 +114,11 @@ def list_architectures(search: str = "*") -> list[Architecture]:
     names = set(timm.list_models(pattern)) - {networks.lesion_ensemble.__name__}  # made of trained models, never trained
     for name in sorted(names, key=lambda name: (name not in CUSTOM_ARCHITECTURES, name)):
         cfg = default_cfg_of(name)
-        family = "lesion_hub" if name in CUSTOM_ARCHITECTURES else timm.models._registry._model_to_module[name]
-        found.append(Architecture(name, family, (cfg.input_size[1], cfg.input_size[2]), bool(cfg.has_weights)))
+        tried = families().get(family_of(name))
+        trains = tried.trains and name not in tried.refused if tried else None
+        layer_maps = tried.layer_maps if tried and trains else None
+        size = (cfg.input_size[1], cfg.input_size[2])
+        found.append(Architecture(name, family_of(name), size, bool(cfg.has_weights), trains, layer_maps))
     return found
 
 
@@ -175,11 +240,15 @@ def pretrained_from_hub(network: nn.Module, backbone: str) -> None:
 
 def _load_all_but_classifier(network: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
     named = cast(dict[str, str | tuple[str, ...] | None], network.pretrained_cfg).get("classifier") or ()
-    classifiers = (named,) if isinstance(named, str) else named
+    own = last_layers(network)
+    classifiers = {named} if isinstance(named, str) else set(named)
+    classifiers |= {name for name, module in network.named_modules() if module in own}
     kept = {key: value for key, value in weights.items() if key.rpartition(".")[0] not in classifiers}
     expected = {key: value.shape for key, value in network.state_dict().items() if key.rpartition(".")[0] not in classifiers}
     wrong = sorted(key for key, shape in expected.items() if key not in kept or kept[key].shape != shape)
-    wrong += sorted(set(kept) - set(expected))
+    # A network without a classifier has no use for what belongs to one, such as a norm of its own.
+    heads = {name.partition(".")[0] for name in classifiers} if not own else set()
+    wrong += sorted(key for key in set(kept) - set(expected) if key.partition(".")[0] not in heads)
     if wrong:
         raise ConfigError(f"{origin}: not the weights of this backbone ({len(wrong)} tensors differ, first {wrong[0]!r})")
-    network.load_state_dict(kept, strict=False)
+    network.load_state_dict({key: kept[key] for key in expected}, strict=False)

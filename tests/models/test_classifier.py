@@ -95,6 +95,44 @@ def test_what_cannot_be_made_is_one_line(options, told):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("backbone", ["levit_128s", "deit_tiny_distilled_patch16_224", "crossvit_tiny_240", "dla46x_c"])
+def test_starting_weights_fill_networks_of_several_heads(tmp_path, backbone):
+    donor = timm.create_model(backbone, num_classes=11)
+    save_file(donor.state_dict(), tmp_path / "start.safetensors")
+    for options in ({}, {"head": [8, "relu", "out"]}):
+        model = LesionClassifier.create(backbone, "ham7", pretrained=tmp_path / "start.safetensors", **options)
+        trunk = model.network.backbone if options else model.network
+        first = donor.pretrained_cfg["first_conv"]
+        first = first if isinstance(first, str) else first[0]
+        torch.testing.assert_close(trunk.get_submodule(first).weight, donor.get_submodule(first).weight)
+
+
+@pytest.mark.parametrize("backbone", ["deepseek_vit_412m_enc", "qwen3_vit_88m_enc"])
+def test_a_network_without_a_classifier_is_refused_and_a_neighbour_named(backbone):
+    with torch.device("meta"), pytest.raises(ConfigError, match=f"{backbone}: has no classifier .* choose {backbone[:-4]}$"):
+        LesionClassifier.create(backbone, "ham7")
+
+
+def test_trying_a_network_out_leaves_it_and_the_random_stream_alone():
+    torch.manual_seed(3)
+    model = LesionClassifier.create("crossvit_tiny_240", "ham7", image_size=120)
+    before, stream = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    model.require_trainable()
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_logits_that_no_temperature_could_be_stored_in_are_refused():
+    model = LesionClassifier.create("resnet18", "ham7", image_size=32)
+    model.network.fc = torch.nn.Sequential(model.network.fc, torch.nn.Softmax(dim=1))
+    with pytest.raises(ConfigError, match=r"no temperature .* choose resnet50"):
+        model.require_trainable()
+    model = LesionClassifier.create("halonet_h1", "ham7", image_size=64)
+    with pytest.raises(ConfigError, match=r"64 x 64 pixels .* image_size: 256 is its own"):
+        model.require_trainable()
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
     with pytest.raises(ConfigError, match="not the weights of this backbone"):
