@@ -132,6 +132,13 @@ def test_blocks_of_the_readme_run_in_order(place: int, scratch: Scratch) -> None
     scratch.run_through(place)
 
 
+@pytest.mark.slow
+def test_the_blocks_about_a_network_trained_elsewhere_run_in_order(tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(ROOT / "docs" / "publish.md") if block.runs and "elsewhere/" in block.text]
+    assert [block.language for block in blocks] == ["bash", "python", "bash"]
+    Scratch(tmp_path, blocks).run_through(len(blocks) - 1)
+
+
 def test_a_block_that_fails_shows_its_output(tmp_path: Path) -> None:
     page = "```python\nprint('so far')\n```\n\n```bash\nlesion-hub info nothing-of-that-name\n```\n\n```bash\ntrue\n```\n"
     scratch = Scratch(tmp_path, blocks_of(tmp_path / "page.md", page))
