@@ -205,7 +205,7 @@ class Study:
         for record in history:
             if record["epoch"] not in reported:
                 trial.report(record[MEASURE], record["epoch"])
-        return history[-1]["epoch"] < self.base.epochs and trial.should_prune()
+        return history[-1]["epoch"] < self.base.epochs and bool(trial.should_prune())
 
     def end(self, trial: Trial | None, state: TrialState, why: str) -> None:
         """Record the end of a trial, in the first process: with its validation measure, or why it has none."""

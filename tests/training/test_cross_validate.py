@@ -31,6 +31,7 @@ def arguments(options: LaunchOptions) -> list[str]:
     return ["--recipe", "demo", "--folds", "3", *places, "--set", *QUICK]
 
 
+@pytest.mark.timeout(600)
 def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
     options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], brief: None
 ) -> None:
@@ -64,7 +65,7 @@ def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
     shared = options.model_copy(update={"out": options.out.with_name("shared")})
     command = [sys.executable, "training/cross_validate.py", *arguments(shared), "--workers", "2", "--cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert (shared.out / "predictions.parquet").read_bytes() == (options.out / "predictions.parquet").read_bytes()
     said = done.stdout + (shared.out / "workers" / "2.log").read_text()
