@@ -24,7 +24,7 @@ from accelerate.utils import (
 )
 
 from lesion_hub.config import Options
-from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.errors import ConfigError, LesionHubError, ShardError
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
@@ -65,7 +65,9 @@ def run_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:
     command = f"python training/{prog}" if prog.endswith(".py") else prog
     parser = argparse.ArgumentParser(prog=prog, description=about, epilog=f"Example: {command} {example}")
     parser.add_argument("--recipe", required=True, help="a recipe file, or the name of a shipped one")
-    parser.add_argument("--data", default="data", help="data root, below which the recipe's sources lie (default: data)")
+    parser.add_argument(
+        "--data", default="data", help="data root, below which the recipe's sources lie, or hub:org/name (default: data)"
+    )
     parser.add_argument("--out", help="folder of the run; where it holds one of this recipe, that is resumed")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the recipe: optimiser.lr=0.01"
@@ -93,7 +95,7 @@ def exit_status(command: Callable[[], None]) -> int:
         command()
     except LesionHubError as error:
         # Only the first process prints, unless the error may have happened in another one alone.
-        if isinstance(error, TrainingDiverged) or os.environ.get("RANK", "0") == "0":
+        if isinstance(error, TrainingDiverged | ShardError) or os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 128 + error.signum if isinstance(error, RunInterrupted) else 1
     finally:

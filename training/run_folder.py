@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def index_file(self) -> Path:
+        """The words of all images of a streamed run, and where each lies."""
+        return self.path / "index.parquet"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -74,7 +79,7 @@ class RunFolder:
         """
         if restart:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-            files = (self.recipe_file, self.log_file, self.draw_file, self.manifest_file)
+            files = (self.recipe_file, self.log_file, self.draw_file, self.manifest_file, self.index_file)
             for path in (self.path / CARD_NAME, self.path / CONFIG_NAME, *files):
                 path.unlink(missing_ok=True)
         if self.recipe_file.is_file():

@@ -47,12 +47,12 @@ def is_place(path: str | None) -> bool:
 @contextmanager
 def open_shard(url: str) -> Iterator[IO[bytes]]:
     """Open a shard by its path or ``hf://`` address; whatever goes wrong in the block is one line, a `ShardError`."""
-    import fsspec
     import httpx
     import pyarrow as pa
+    from huggingface_hub import HfFileSystem
 
     try:
-        with fsspec.open(url, "rb") if "://" in url else Path(url).open("rb") as stream:
+        with HfFileSystem().open(url, "rb") if url.startswith("hf://") else Path(url).open("rb") as stream:
             yield stream
     except (OSError, EOFError, ValueError, tarfile.TarError, pa.ArrowException, httpx.HTTPError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
@@ -61,7 +61,7 @@ def open_shard(url: str) -> Iterator[IO[bytes]]:
 
 def shard_state(url: str) -> list[int] | None:
     """Return size and modification time of a local shard; None for one on the Hub, whose address names its commit."""
-    if "://" in url:
+    if url.startswith("hf://"):
         return None
     try:
         found = Path(url).stat()
@@ -148,7 +148,9 @@ def tar_words(url: str) -> ShardWords:
             archive.members = []  # type: ignore[attr-defined]
     places = [f"shard:{url}#{one.offset_data}+{one.size}" if one else "" for one in images]
     names = [one.name if one else f"{key}.jpg" for key, one in zip(keys, images, strict=True)]
-    return ShardWords(pd.DataFrame(rows, index=range(len(rows))), places, list(names), [one is not None for one in images])
+    return ShardWords(
+        pd.DataFrame(rows, index=range(len(rows)), dtype=object), places, list(names), [one is not None for one in images]
+    )
 
 
 def _told(url: str, name: str, suffix: str, text: str) -> dict[str, Any]:

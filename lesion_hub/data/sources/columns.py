@@ -90,7 +90,7 @@ def words_table(
     else:
         cells["split"] = pd.Series([PART_NAMES_IN_SOURCES.get(name.lower()) for name in splits], dtype=object)
     if "image_id" not in cells:
-        stems = pd.Series(file_names, dtype=object).map(without_suffix, na_action="ignore")
+        stems = pd.Series(list(file_names), dtype=object).map(without_suffix, na_action="ignore")
         numbered = pd.Series([f"{name}-{row:07d}" for row, name in enumerate(splits)], dtype=object)
         cells["image_id"] = stems if stems.notna().all() and stems.is_unique else numbered
     cells["image_id"] = cells["image_id"].map(str, na_action="ignore")
