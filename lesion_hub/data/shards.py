@@ -47,14 +47,17 @@ def is_place(path: str | None) -> bool:
 @contextmanager
 def open_shard(url: str) -> Iterator[IO[bytes]]:
     """Open a shard by its path or ``hf://`` address; whatever goes wrong in the block is one line, a `ShardError`."""
-    import httpx
     import pyarrow as pa
     from huggingface_hub import HfFileSystem
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its bases are OSError and the error of whichever HTTP client the Hub's library is built on: a broken connection's.
+    expected = (*HfHubHTTPError.__bases__, OSError, EOFError, ValueError, tarfile.TarError, pa.ArrowException)
 
     try:
         with HfFileSystem().open(url, "rb") if url.startswith("hf://") else Path(url).open("rb") as stream:
             yield stream
-    except (OSError, EOFError, ValueError, tarfile.TarError, pa.ArrowException, httpx.HTTPError) as error:
+    except expected as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise ShardError(f"{url}: reading it failed ({why}); check the file or the connection, and run again") from None
 
