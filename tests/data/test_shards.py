@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import create_repo, upload_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from huggingface_hub import create_repo, upload_folder
 
 from lesion_hub.data import image_paths
 from lesion_hub.data.shards import ShardedImages, parquet_features, parquet_words, tar_words

@@ -45,7 +45,9 @@ def test_shards_hold_what_they_were_written_from(format_: str, tmp_path: Path) -
     assert whole.official_split == index.official_split == original.official_split
     assert whole.space == index.space == original.space and index.report.kept == len(original.dataset)
     assert summarise(index)["classes"] == summarise(original)["classes"]
-    bytes_of = dict(zip(original.dataset["image_id"], (encoded(one)[0] for one in image_sources(original.dataset)), strict=True))
+    bytes_of = dict(
+        zip(original.dataset["image_id"], (encoded(one)[0] for one in image_sources(original.dataset)), strict=True)
+    )
     for found in (whole, index):
         ids = found.dataset["image_id"]
         assert all(encoded(one)[0] == bytes_of[name] for name, one in zip(ids, image_sources(found.dataset), strict=True))
