@@ -5,8 +5,8 @@
 
 Models, spaces and data sets are real bare git repositories (DIR/repos/<kind>s/<owner>/<name>.git) and large files real LFS
 objects (DIR/lfs/<sha256>), so commit ids, blob ids, ETags and pointers are the true ones and ``git log`` shows what a client
-did. A commit becomes visible by one compare-and-swap of the branch, after its objects are on disk: a killed server leaves nothing
-half done, and one started again on the same folder goes on.
+did. A commit becomes visible by one compare-and-swap of the branch, after its objects are on disk: a killed server leaves
+nothing half done, and one started again on the same folder goes on.
 
 Tokens: ``hf_test`` writes as "user", ``hf_other`` as "other", ``hf_read`` only reads as "user".
 
