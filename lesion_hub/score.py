@@ -32,10 +32,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="lesion_hub.score", description=__doc__)
     parser.add_argument("data", help="folder, csv or Parquet file, or Hub data set id")
-    parser.add_argument("--model", required=True, help="Hub id, registry name or model folder")
+    parser.add_argument("--model", required=True, help="Hub id or registry name, with @v1.0.0 for a version; or model folder")
     parser.add_argument("--out", required=True, help="folder for the Parquet shards; continued where it stands")
     parser.add_argument("--revision", help="version of the model")
-    parser.add_argument("--registry", help="registry root")
+    parser.add_argument("--registry", help="registry folder, or several, the first first")
     parser.add_argument("--source", help="layout of DATA, to score its rows with their labels")
     parser.add_argument("--streaming", action="store_true", help="read DATA as a stream")
     parser.add_argument("--batch-size", type=int, default=32)

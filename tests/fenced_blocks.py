@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 # A block with a marker directly above it is not run; the reasons are these and no others. CONTRIBUTING.md repeats them.
@@ -29,13 +30,17 @@ _WORDS = re.compile(r"&&|\|\||[|;]")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its page, the line of its fence, language, text, and why it is not run (None: it is)."""
+    """One fenced block: its page, the line of its fence, language, text, and why it is not run (None: it is).
+
+    ``prints`` is the text block that follows directly, which shows what it prints.
+    """
 
     page: Path
     line: int
     language: str
     text: str
     reason: str | None
+    prints: str | None = None
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
@@ -49,10 +54,13 @@ def blocks_of(page: Path, text: str | None = None) -> list[Block]:
     """The fenced blocks of a page, in order."""
     content = page.read_text(encoding="utf-8") if text is None else text
     found = []
-    for match in _FENCE.finditer(content):
+    matches = list(_FENCE.finditer(content))
+    for match, following in zip_longest(matches, matches[1:]):
         marker = _MARKER.search(content[: match.start()])
         line = content.count("\n", 0, match.start()) + 1
-        found.append(Block(page, line, match["language"], match["body"], marker["reason"] if marker else None))
+        shown = following and following["language"] == "text" and not content[match.end() : following.start()].strip()
+        prints = following["body"] if following and shown else None
+        found.append(Block(page, line, match["language"], match["body"], marker["reason"] if marker else None, prints))
     return found
 
 

@@ -85,6 +85,7 @@ class Scratch:
             output, _ = process.communicate()
             raise AssertionError(f"{block} ran over {self.seconds} s\n{block.text}\n{output}") from None
         assert process.returncode == 0, f"{block} ended with status {process.returncode}\n{block.text}\n{output}"
+        assert (block.prints or "") in output, f"{block} printed something else than the page shows\n{output}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,6 +130,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 @pytest.mark.parametrize("place", range(len(TO_RUN)), ids=[str(block) for block in TO_RUN])
 def test_blocks_of_the_readme_run_in_order(place: int, scratch: Scratch) -> None:
     scratch.run_through(place)
+
+
+@pytest.mark.slow
+def test_the_blocks_about_a_network_trained_elsewhere_run_in_order(tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(ROOT / "docs" / "publish.md") if block.runs and "elsewhere/" in block.text]
+    assert [block.language for block in blocks] == ["bash", "python", "bash"]
+    Scratch(tmp_path, blocks).run_through(len(blocks) - 1)
 
 
 def test_a_block_that_fails_shows_its_output(tmp_path: Path) -> None:
@@ -203,16 +211,16 @@ def check_training(words: list[str]) -> None:
         load_recipe(arguments.recipe, arguments.set)
 
 
-# What cross_validate.py and grid_search.py take beside train.py's own.
-SEARCH_OPTIONS = ("--folds", "--lr", "--batch-size", "--optimiser")
-TRAINERS = re.compile(r"training[./](train|cross_validate|grid_search)(\.py)?")
+# What cross_validate.py, search.py and find_lr.py take beside train.py's own.
+SEARCH_OPTIONS = ("--folds", "--space", "--vary", "--trials", "--sampler", "--prune", "--json", "--steps", "--picture")
+TRAINERS = re.compile(r"training[./](train|cross_validate|search|find_lr)(\.py)?")
 SCRIPT = re.compile(r"(training|benchmarks|examples|spaces)/.*\.(py|sh)")
 
 
 def check_command(words: list[str], *, whole: bool = True) -> None:
     if "…" in " ".join(words):
         words, whole = [word for word in words if "…" not in word], False
-    if words[:1] == ["lesion-hub"] and words[1:2] in (["train"], ["cross-validate"], ["search"]):
+    if words[:1] == ["lesion-hub"] and words[1:2] in (["train"], ["cross-validate"], ["search"], ["find-lr"]):
         if "--recipe" in words:
             check_training(words[2:])
     elif words[0] == "lesion-hub":
@@ -229,6 +237,25 @@ def check_command(words: list[str], *, whole: bool = True) -> None:
 def test_commands_in_blocks_parse(block: Block) -> None:
     for words in commands_in(block.text):
         check_command(words)
+
+
+MADE_BY = re.compile(r"(?:--(?:out|to|overlay|registry)|data sample) ([\w.-][\w./-]*)")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="not a git checkout")
+def test_git_ignores_what_the_commands_of_the_pages_make() -> None:
+    made = {match.rstrip("/") for block in BLOCKS for match in MADE_BY.findall(block.text) if block.language in RUN} | {"audit"}
+    assert "my-images" in made
+    told = subprocess.run(
+        ["git", "check-ignore", "--stdin", "--no-index"],
+        input="\n".join(f"{path}/x" for path in made),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    ignored = {line.removesuffix("/x") for line in told.stdout.splitlines()}
+    assert made - ignored == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

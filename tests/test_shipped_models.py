@@ -13,12 +13,12 @@ from lesion_hub.config import load_model_config
 from lesion_hub.data.splits import load_manifest
 from lesion_hub.hub.card_check import check_card
 from lesion_hub.hub.layout import is_ensemble, load_config, verify_weights
-from lesion_hub.hub.registry import Registry, packaged_root
+from lesion_hub.hub.registry import Registries, packaged_root
 from lesion_hub.inference import from_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "model_cards" / "ham10000-trio"
-REGISTRY = Registry(packaged_root())
+REGISTRY = Registries(packaged_root())
 FOLDERS = [REGISTRY.fetch(name, tag)[0] for name in REGISTRY.names() for tag in REGISTRY.versions(name)]
 MODELS = [folder for folder in FOLDERS if not is_ensemble(folder)]
 

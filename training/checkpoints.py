@@ -1,10 +1,12 @@
 """Checkpoints: one safetensors file each, whole or absent, that hold tensors and JSON and can run no code.
 
-A file's tensors are those of the state, its header the rest of it as JSON. The newest few are kept, beside the best.
+A file's tensors are those of the state, its header the rest of it as JSON and a checksum over both, so that a flipped bit
+is noticed instead of trained on. The newest few are kept, beside the best.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -74,7 +77,8 @@ class CheckpointFolder:
 
 def _write(path: Path, state: State) -> None:
     tensors: dict[str, Tensor] = {}
-    header = {"state": json.dumps(_pack(state, "", tensors)), "format": "pt"}
+    packed = json.dumps(_pack(state, "", tensors))
+    header = {"state": packed, "sha256": _checksum(packed, tensors), "format": "pt"}
     write_bytes(path, save(tensors, metadata=header))
 
 
@@ -82,10 +86,23 @@ def _read(path: Path) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping, it has keys() alone
-            packed = json.loads((file.metadata() or {})["state"])
+            header = file.metadata() or {}
+            packed = json.loads(header["state"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise StoreError(f"{path}: not a readable checkpoint ({error})") from None
+    # Checkpoints of version 1 have exactly these two keys; any others, and the flipped bit may be in the checksum's own name.
+    if header.keys() != {"state", "format"} and header.get("sha256") != _checksum(header["state"], tensors):
+        raise StoreError(f"{path}: damaged since it was written (its checksum is another)")
     return _unpack(packed, tensors)
+
+
+def _checksum(packed: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 over the packed state and each tensor's name, type, shape and bytes, as hex digits."""
+    digest = hashlib.sha256(packed.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -100,7 +100,7 @@ def streamed_order(shards: ArrayLike, buffer: int, seed: int, epoch: int, *, wor
 
     >>> order = streamed_order([0] * 4 + [1] * 4, buffer=2, seed=0, epoch=0, world=2)
     >>> sorted(order[::2].tolist()), sorted(order[1::2].tolist())
-    ([4, 5, 6, 7], [0, 1, 2, 3])
+    ([0, 1, 2, 3], [4, 5, 6, 7])
     """
     shards = np.asarray(shards)
     rng = np.random.default_rng((seed, epoch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,23 @@ if TYPE_CHECKING:
 class Report:
     """Reports the loop's progress on the terminal, in ``log.jsonl`` and to the trackers; only the first process prints.
 
-    The bar counts the optimiser steps of the whole run, so its remaining time is that of the run.
+    The bar counts the optimiser steps of the whole run, so its remaining time is that of the run. ``after_epoch`` is told the
+    epochs so far at the end of each, and of an interrupted run's when it is resumed; what it raises ends the run.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, steps_per_epoch: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        steps_per_epoch: int,
+        accelerator: Accelerator,
+        after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.steps_per_epoch = steps_per_epoch
         self.accelerator = accelerator
+        self.after_epoch = after_epoch
         self.console = Console(quiet=not accelerator.is_main_process)
         self.history: list[dict[str, Any]] = []
         self.progress = Progress(
@@ -64,6 +73,8 @@ class Report:
     def resume(self, history: Sequence[dict[str, Any]]) -> None:
         """Take over the epochs of an interrupted run."""
         self.history = list(history)
+        if self.after_epoch is not None and self.history:
+            self.after_epoch(self.history)
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         """Show that ``epoch`` begins, at ``step`` 0 unless it is resumed."""
@@ -85,6 +96,8 @@ class Report:
         if best:
             self.progress.update(self.task, best=record["balanced_accuracy"])
         self.print_line(epoch_line(record, self.recipe.epochs, best))
+        if self.after_epoch is not None:
+            self.after_epoch(self.history)
 
     def summary(self, outcome: Outcome) -> None:
         """Print the headline measures of each part, the published epoch, the operating points and the folder."""

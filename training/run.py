@@ -1,14 +1,17 @@
 """A run from recipe to publishable folder, and an ensemble of runs.
 
-`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members one
-by one and describes what they make together; its ``ensemble.json`` pins *published* members, so publish each member's
-folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
+`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members,
+which several workers may share out, and describes what they make together; its ``ensemble.json`` pins *published* members,
+so publish each member's folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
+from lesion_hub.training.claims import Claim, Claims, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
 from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
@@ -33,13 +37,19 @@ from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.start import build_classifier, start_of
+from lesion_hub.training.workers import local_workers
 
 IMAGES_PICTURED = 4
 MEMBERS_NAME = "ensemble_members.json"
 
 
-def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder."""
+def train_recipe(
+    recipe: Recipe, options: LaunchOptions, after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+) -> RunFolder:
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder.
+
+    ``after_epoch`` is called with the records of all epochs so far, on resuming too, and may raise to end the run there.
+    """
     folder = RunFolder(options.out)
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
@@ -61,22 +71,16 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
-    with Report(recipe, folder, feed.steps_per_epoch, accelerator) as report:
-        checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-        history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
-    if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, data, history, start)
-        report.summary(outcome)
-    for tracker in accelerator.trackers:
-        tracker.finish()
-    return folder
-
-
-def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator) -> RunFolder:
-    """Claim ``options.out`` for several runs after one recipe, each in a folder below it; one process claims it first."""
-    folder = RunFolder(options.out)
-    with accelerator.main_process_first():
-        folder.claim(recipe, restart=options.restart and accelerator.is_main_process)
+    try:
+        with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
+            checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+            history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+        if accelerator.is_main_process:
+            outcome = finish(folder, recipe, classifier, data, history, start)
+            report.summary(outcome)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
     return folder
 
 
@@ -128,6 +132,38 @@ def build_feeds(
     return feed, PartScorer(parts["validation"], pixels["validation"], prepare, accelerator, recipe.batch_size)
 
 
+# ------------------------------------------------------------------------------------------------ several runs in one folder
+
+
+def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator, runs: str) -> RunFolder:
+    """Make ``options.out`` the folder of several runs after one recipe; a restart deletes those there (``runs``, a glob)."""
+    folder = RunFolder(options.out)
+    with accelerator.main_process_first():
+        restart = options.restart and accelerator.is_main_process
+        if restart:
+            Claims(options.out).refuse_restart()
+            for path in options.out.glob(runs):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folder.claim(recipe, restart=restart)
+    return folder
+
+
+def train_several(recipes: Mapping[str, Recipe], runs: Mapping[str, Path], options: LaunchOptions) -> None:
+    """Train every recipe into its folder of ``runs``, shared out among all workers that do the same, until all are finished."""
+    accelerator = make_accelerator(next(iter(recipes.values())), options)
+    claims = Claims(options.out)
+
+    def finished(name: str) -> bool:
+        return RunFolder(runs[name]).finished
+
+    def train(claim: Claim) -> None:
+        place = options.model_copy(update={"out": runs[claim.name], "restart": False})
+        train_recipe(recipes[claim.name], place, lambda history: claim.confirm())
+
+    with local_workers(train_several, options, recipes, runs):
+        work_through(lambda: claims.take_first(recipes, finished), lambda: all(map(finished, recipes)), train, accelerator)
+
+
 # ------------------------------------------------------------------------------------------------ ensembles
 
 
@@ -135,16 +171,16 @@ def train_ensemble(recipe: EnsembleRecipe, options: LaunchOptions) -> Path:
     """Train the members that are not finished into ``OUT/members/NAME``; return the path of the file that describes them."""
     members = load_members(recipe)
     accelerator = make_accelerator(next(iter(members.values())), options)
-    folder = claim_folder(recipe, options, accelerator)
-    for name, member in members.items():
-        train_recipe(member, options.model_copy(update={"out": options.out / "members" / name}))
+    folder = claim_folder(recipe, options, accelerator, runs="members/*")
+    runs = {name: options.out / "members" / name for name in members}
+    train_several(members, runs, options)
     accelerator.wait_for_everyone()
     described = [
         {
             "folder": f"members/{name}",
             "recipe": member.name,
             "weight": weight,
-            "weights_sha256": load_model_config(options.out / "members" / name).lesion_hub.weights_sha256,
+            "weights_sha256": load_model_config(runs[name]).lesion_hub.weights_sha256,
         }
         for (name, member), weight in zip(members.items(), recipe.weights, strict=True)
     ]

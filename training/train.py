@@ -37,6 +37,8 @@ def show_or_train(arguments: argparse.Namespace) -> None:
             raise ConfigError("--push-to publishes one model; publish the members, then make the ensemble of them")
         print(f"members: {train_ensemble(recipe, options)}")
         return
+    if options.workers > 1:
+        raise ConfigError("--workers shares out the members of an ensemble; one run takes several devices by accelerate launch")
     train_recipe(recipe, options)
     if publication is not None:
         publish_run(options.out, publication)

@@ -8,11 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from lesion_hub import DEFAULT_MODEL
-from lesion_hub.config import Options, validated
+from lesion_hub.config import Count, Options, validated
 
 MEGABYTE = 1_000_000
-
-_Count = Annotated[int, Field(ge=1)]
 
 
 class AppOptions(Options):
@@ -30,15 +28,15 @@ class AppOptions(Options):
 
     models: tuple[str, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
     revision: str | None = None
-    registry: Path | None = None
+    registry: str | Path | None = None
     device: str | None = None
     examples: Path | None = None
-    max_bytes: _Count = 20 * MEGABYTE
-    max_pixels: _Count = 50_000_000
-    max_files: _Count = 50
-    max_batch_bytes: _Count = 200 * MEGABYTE
+    max_bytes: Count = 20 * MEGABYTE
+    max_pixels: Count = 50_000_000
+    max_files: Count = 50
+    max_batch_bytes: Count = 200 * MEGABYTE
     concurrency: Annotated[int, Field(ge=1, le=8)] = 1
-    queue_size: _Count = 32
+    queue_size: Count = 32
     keep_seconds: Annotated[float, Field(gt=0)] = 120.0
     display_side: Annotated[int, Field(ge=64, le=4096)] = 896
 

@@ -172,11 +172,12 @@ class Service:
 def _load(name: str, options: AppOptions) -> ServedModel:
     """Load ``name`` or ``name@revision``; a model that is missing is one line."""
     bare, own = split_revision(name)
-    revision = own or (options.revision if not Path(bare).is_dir() else None)
+    if own is None or len(options.models) == 1:
+        own = split_revision(name, options.revision if not Path(bare).is_dir() else None)[1]
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = resolve(bare, revision, registry=options.registry)
-        predictor = from_pretrained(bare, revision=revision, registry=options.registry, device=device)
+        found = resolve(bare, own, registry=options.registry)
+        predictor = from_pretrained(bare, revision=own, registry=options.registry, device=device)
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
     return ServedModel(found.display_name, predictor, found.folder)

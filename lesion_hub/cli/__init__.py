@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from lesion_hub import __version__
-from lesion_hub.cli import data, evaluate, models, predict, serve, train
+from lesion_hub.cli import data, evaluate, models, predict, recalibrate, serve, train
+from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
 
 app = typer.Typer(
@@ -32,8 +34,8 @@ COMMANDS = {
         models.pull,
         serve.publish_space,
     ),
-    "Train a model": (train.train, train.cross_validate, train.search),
-    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, evaluate.card),
+    "Train a model": (train.train, train.cross_validate, train.search, train.find_lr),
+    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, recalibrate.recalibrate, evaluate.card),
 }
 
 for _heading, _functions in COMMANDS.items():
@@ -47,7 +49,7 @@ app.add_typer(predict.attribution, name="attribution", rich_help_panel="Use a mo
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lesion-hub {__version__}")
+        say(f"lesion-hub {__version__}")
         raise typer.Exit
 
 
@@ -56,8 +58,17 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    import_: Annotated[
+        list[str] | None,
+        typer.Option("--import", help="Python module to import first, which registers networks of your own; repeatable."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
 ) -> None:
+    for module in import_ or ():
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise LesionHubError(f"--import {module}: {error}; is its folder in PYTHONPATH?") from None
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -66,7 +77,7 @@ def main() -> None:
     try:
         app()
     except LesionHubError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        say(f"error: {error}", colour="red", err=True)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lesion_hub.cli.options import (
-    AllowMissingOption,
-    ColumnsOption,
-    DataArgument,
-    ImagesOption,
-    JsonOption,
-    LabelsOption,
-    SourceOption,
-    SpaceOption,
-    WorkersOption,
-)
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.options import DataArgument, DataOptions, JsonOption, WorkersOption, takes_data_options
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.errors import DataError
 from lesion_hub.progress import progress_bar
 
@@ -28,73 +19,53 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache, shard and generate data sets.")
 
 
-def read_data(
-    path: str,
-    *,
-    source: str | None = None,
-    space: str | None = None,
-    column: list[str] | None = None,
-    label: list[str] | None = None,
-    images: list[Path] | None = None,
-    split: str | None = None,
-    allow_missing: bool = False,
-) -> ReadResult:
+def read_data(path: str, reading: DataOptions, *, split: str | None = None) -> ReadResult:
     """Read a data set as the options of the command line say, without the progress bars of the datasets library."""
     import datasets
 
     from lesion_hub.data import read
 
-    columns, labels = _pairs(column, "--column"), _pairs(label, "--label")
+    given = reading.keywords()
     datasets.disable_progress_bars()
-    return read(
-        path,
-        source=source,
-        space=space,
-        columns=columns,
-        labels=labels,
-        images=images or (),
-        split=split,
-        allow_missing=allow_missing,
-    )
-
-
-def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
-    broken = [value for value in values or () if "=" not in value]
-    if broken:
-        raise DataError(f"{option} {broken[0]!r} is not of the form NAME=NAME; for example {option} image_id=isic_id")
-    return dict(value.split("=", 1) for value in values or ())
+    return read(path, split=split, **given)
 
 
 @app.command()
+@takes_data_options
 def show(
     path: DataArgument,
-    source: SourceOption = None,
-    space: SpaceOption = None,
-    column: ColumnsOption = None,
-    label: LabelsOption = None,
-    images: ImagesOption = None,
     split: Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")] = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
-    """Say what a data set holds: images, lesions, classes, patients, and what is wrong with it.
+    """Say what a data set holds: images, lesions, patients, what its labels were taken for, and what is wrong with it.
+
+    Exit status 1 where rows cannot be used, unless `--allow-missing` leaves them out.
 
     Example: `lesion-hub data show data/ham10000`
     """
     from lesion_hub.data import summarise
 
-    result = read_data(
-        path, source=source, space=space, column=column, label=label, images=images, split=split, allow_missing=allow_missing
-    )
+    result = read_data(path, replace(reading, allow_missing=True), split=split)
     summary = summarise(result)
     if json_:
         print_json(summary)
-        return
+    else:
+        _print_summary(summary)
+        for finding in (*result.report.problems, *result.report.notes) if reading.allow_missing else result.report.notes:
+            say(f"left out: {finding}", err=True)
+        for proposal in result.report.proposals:
+            say(f"proposed: {proposal}", err=True)
+    result.report.raise_unless(reading.allow_missing)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
     groups = summary["groups"]
     print_facts(
         {
             "source": summary["source"],
             "label space": summary["space"],
+            "malignancy": summary["malignancy"] or "not known, for some labels are no diagnoses of the table",
             "images": summary["images"],
             "lesions or patients": f"{groups['count']} ({groups['with_several_images']} with several images)",
             "official split": summary["splits"],
@@ -105,8 +76,10 @@ def show(
     )
     total = max(summary["images"], 1)
     print_table(("class", "images", "share"), ((c, n, f"{n / total:.1%}") for c, n in summary["classes"].items()))
-    for problem in summary["report"]["problems"]:
-        typer.echo(f"left out: {problem}", err=True)
+    told = {True: "yes", False: "no", None: "-"}
+    words = summary["report"]["labels"]
+    rows = ((w["word"], w["label"], w["diagnosis"], told[w["malignant"]], w["images"], w["how"]) for w in words)
+    print_table(("written", "class", "diagnosis", "malignant", "rows", "how known"), rows)
 
 
 @app.command()
@@ -159,6 +132,7 @@ def sample(
 
 
 @app.command()
+@takes_data_options
 def cache(
     path: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder that holds caches.", show_default=False)],
@@ -166,9 +140,7 @@ def cache(
     fit: Annotated[str, typer.Option("--fit", help="squash, crop or pad.")] = "squash",
     on_error: Annotated[str, typer.Option("--on-error", help="fail, or skip and record bad files.")] = "fail",
     processes: Annotated[int | None, typer.Option("--processes", help="Decoding processes; default: one a core.")] = None,
-    source: SourceOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Decode and resize every image once, so that training reads pixels at memory speed. Safe to interrupt and repeat.
@@ -177,7 +149,7 @@ def cache(
     """
     from lesion_hub.data.cache import CacheSpec, cache_dataset
 
-    result = read_data(path, source=source, images=images, allow_missing=allow_missing)
+    result = read_data(path, reading)
     with progress_bar("decoding") as progress:
         made = cache_dataset(
             result.dataset, out, CacheSpec.for_size(size, fit=fit), processes=processes, on_error=on_error, progress=progress
@@ -186,6 +158,7 @@ def cache(
 
 
 @app.command()
+@takes_data_options
 def audit(
     path: DataArgument,
     against: Annotated[str | None, typer.Option("--against", help="A second data set that should share nothing.")] = None,
@@ -194,17 +167,12 @@ def audit(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.html.")] = Path("audit"),
     workers: WorkersOption = None,
-    source: SourceOption = None,
-    space: SpaceOption = None,
-    column: ColumnsOption = None,
-    label: LabelsOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Look for what makes a score misleading: duplicates, leaks, conflicts, and labels that the image source alone predicts.
 
-    Exit status 1 where a split leaks or `--against` overlaps.
+    Exit status 1 where a split leaks, `--against` overlaps, or rows cannot be used and `--allow-missing` is not given.
 
     Example: `lesion-hub data audit data/ham10000 --manifest split.json`
     """
@@ -212,7 +180,7 @@ def audit(
     from lesion_hub.data.audit import write_page
     from lesion_hub.files import write_json
 
-    result = read_data(path, source=source, space=space, column=column, label=label, images=images, allow_missing=allow_missing)
+    result = read_data(path, replace(reading, allow_missing=True))
     with progress_bar("looking at every image") as progress:
         report = run_audit(result, against=against, split=manifest or "official", workers=workers, progress=progress)
     page = write_page(report, result, out / "audit.html")
@@ -223,13 +191,15 @@ def audit(
         for table in report.tables():
             print_table(table.header, table.rows, table.title)
         for warning in report.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"\nwritten: {page} and {out / 'audit.json'}")
+            say(f"warning: {warning}", err=True)
+        say(f"\nwritten: {page} and {out / 'audit.json'}")
     if not report.ok:
         raise DataError(f"{path}: {'; '.join(report.failures)}")
+    result.report.raise_unless(reading.allow_missing)
 
 
 @app.command()
+@takes_data_options
 def split(
     path: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Manifest file to write.", show_default=False)],
@@ -250,12 +220,7 @@ def split(
         bool, typer.Option("--allow-absent", help="Accept a class that is missing from some parts.")
     ] = False,
     workers: WorkersOption = None,
-    source: SourceOption = None,
-    space: SpaceOption = None,
-    column: ColumnsOption = None,
-    label: LabelsOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Split by lesion or patient, near duplicates kept together, class by class; the manifest is hashed and re-checked.
@@ -264,7 +229,7 @@ def split(
     """
     from lesion_hub.data.splits import SplitOptions, split_source
 
-    result = read_data(path, source=source, space=space, column=column, label=label, images=images, allow_missing=allow_missing)
+    result = read_data(path, reading)
     options = SplitOptions(fractions, folds, seed, respect_official, drop_leaks, allow_absent)
     with progress_bar("looking for near duplicates") as progress:
         manifest = split_source(result, options, workers=workers, progress=progress)
@@ -277,23 +242,19 @@ def split(
     rows = ((part, *(counts[part].get(name, 0) for name in labels), sum(counts[part].values())) for part in counts)
     print_table(("part", *labels, "images"), rows)
     for warning in manifest.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")
+        say(f"warning: {warning}", err=True)
+    say(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")
 
 
 @app.command()
+@takes_data_options
 def shards(
     path: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="New folder for the shards.", show_default=False)],
     format_: Annotated[str, typer.Option("--format", help="parquet, or webdataset (tar).")] = "parquet",
     shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the order of the images.")] = 0,
-    source: SourceOption = None,
-    space: SpaceOption = None,
-    column: ColumnsOption = None,
-    label: LabelsOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Write a data set as shards, image files as they are, to train on as a stream. Safe to interrupt and repeat.
@@ -302,7 +263,7 @@ def shards(
     """
     from lesion_hub.data.write_shards import write_shards
 
-    result = read_data(path, source=source, space=space, column=column, label=label, images=images, allow_missing=allow_missing)
+    result = read_data(path, reading)
     with progress_bar("writing shards") as progress:
         written = write_shards(result, out, format=format_, shard_size=shard_size, seed=seed, progress=progress)
     print_facts(written, as_json=json_)

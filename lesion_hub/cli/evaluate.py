@@ -1,4 +1,4 @@
-"""Commands that measure models: evaluate, compare, calibrate, card."""
+"""Commands that measure models: evaluate, compare, calibrate, card (recalibrate is in a file of its own)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import typer
 
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
-    AllowMissingOption,
     AsSpaceOption,
     DataOption,
+    DataOptions,
     DeviceOption,
     ForceOption,
-    ImagesOption,
     JsonOption,
     ManifestOption,
     MirroredOption,
@@ -23,12 +22,14 @@ from lesion_hub.cli.options import (
     RegistryOption,
     RevisionOption,
     RunArgument,
-    SourceOption,
+    takes_data_options,
 )
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
+from lesion_hub.errors import ConfigError
 from lesion_hub.progress import progress_bar
 
 
+@takes_data_options
 def evaluate(
     model: ModelOption,
     data: DataOption,
@@ -49,9 +50,7 @@ def evaluate(
         bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
     ] = False,
     force: ForceOption = False,
-    source: SourceOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -66,7 +65,7 @@ def evaluate(
     with progress_bar("scoring images") as progress:
         done = run.evaluate(
             model,
-            read_data(data, source=source, images=images, allow_missing=allow_missing),
+            read_data(data, reading),
             out=out,
             revision=revision,
             registry=registry,
@@ -88,9 +87,10 @@ def evaluate(
         print_json({"out": str(done.out), "report": str(done.report), done.part: done.section})
         return
     _print_section(done.section)
-    typer.echo(f"report: {done.report}")
+    say(f"report: {done.report}")
 
 
+@takes_data_options
 def compare(
     first: Annotated[str, typer.Argument(help="Model: name, name@version, or folder.", show_default=False)],
     second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
@@ -101,9 +101,7 @@ def compare(
     as_: AsSpaceOption = None,
     manifest: ManifestOption = None,
     force: ForceOption = False,
-    source: SourceOption = None,
-    images: ImagesOption = None,
-    allow_missing: AllowMissingOption = False,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -118,7 +116,7 @@ def compare(
         done = comparison.compare(
             first,
             second,
-            read_data(data, source=source, images=images, allow_missing=allow_missing),
+            read_data(data, reading),
             out=out,
             registry=registry,
             device=device,
@@ -135,11 +133,14 @@ def compare(
     _print_comparison(done.to_dict())
 
 
+@takes_data_options
 def calibrate(
     run: RunArgument,
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    manifest: ManifestOption = None,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -149,8 +150,10 @@ def calibrate(
     """
     from lesion_hub.evaluation.calibration import calibrate_run
 
+    reading.refuse_without(data, "--data")
+    source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, data, registry=registry, progress=progress)
+        done = calibrate_run(run, source, manifest=manifest, registry=registry, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})
@@ -163,6 +166,9 @@ def card(
     check: Annotated[bool, typer.Option("--check", help="Only check the card that is there.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="What it will be loaded as: org/name or a registry name.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Where the training data are not recorded.")] = None,
+    training_data: Annotated[
+        str | None, typer.Option("--training-data", help="In a few words, where it is not recorded; needs --licence.")
+    ] = None,
 ) -> None:
     """Write the model card of a folder from its files alone, or check that every number in it is theirs.
 
@@ -170,10 +176,15 @@ def card(
     """
     from lesion_hub.hub.card import write_card
     from lesion_hub.hub.card_check import check_card
+    from lesion_hub.hub.trained_elsewhere import record_training_data
 
+    if training_data is not None:
+        if check or licence is None:
+            raise ConfigError("--training-data is recorded with their --licence, and not by --check")
+        record_training_data(run, training_data, licence)
     path = None if check else write_card(run, name=name, licence=licence)
     check_card(run)
-    typer.echo(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
+    say(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")
 
 
 def _print_section(section: Any) -> None:
@@ -181,10 +192,10 @@ def _print_section(section: Any) -> None:
 
     data = section["data"]
     if section["overlap"]["forced"]:
-        typer.secho("forced: the model was made with some of these images; these numbers say nothing", fg="red", err=True)
+        say("forced: the model was made with some of these images; these numbers say nothing", colour="red", err=True)
     elif not section["overlap"]["checked"]:
-        typer.secho("the model does not say which images it was trained on: overlap not checked", fg="yellow", err=True)
-    typer.echo(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
+        say("the model does not say which images it was trained on: overlap not checked", colour="yellow", err=True)
+    say(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
     known = [name for name in COMMAND_HEADLINES if name in section["intervals"]]
     print_table(("measure", "value (95 % interval)"), ((words(name), interval(section["intervals"][name])) for name in known))
 
@@ -192,11 +203,11 @@ def _print_section(section: Any) -> None:
 def _print_comparison(found: dict[str, Any]) -> None:
     from lesion_hub.hub.measures import interval, words
 
-    typer.echo(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
+    say(f"{found['first']} less {found['second']}: {found['images']} images of {found['groups']} lesions or patients")
     rows = ((words(name), interval(value)) for name, value in found["differences"].items())
     print_table(("measure", "difference (95 % interval)"), rows)
     test = found["mcnemar"]
-    typer.echo(
+    say(
         f"right alone: {found['first']} on {test['only_first']} images, {found['second']} on {test['only_second']}; "
         f"McNemar p = {test['p_value']:.3g} by image, {test['by_lesion']['p_value']:.3g} by lesion"
     )

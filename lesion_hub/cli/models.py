@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lesion_hub.cli.options import JsonOption, ModelArgument, RegistryOption, RevisionOption
-from lesion_hub.cli.output import print_facts, print_json, print_table
+from lesion_hub.cli.options import JsonOption, ModelArgument, RegistryOption, RevisionOption, RunArgument
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
 
 
 def models(
@@ -21,26 +22,36 @@ def models(
 
     Example: `lesion-hub models mobilenet`
     """
-    from lesion_hub.hub.registry import Registry
+    from lesion_hub.hub.registry import Registries
+    from lesion_hub.hub.versions import without_revision
     from lesion_hub.models import list_architectures
 
-    place = Registry(registry)
-    published = {name: place.versions(name) for name in place.names() if search.strip("*") in name}
+    without_revision(search, "write lesion-hub info {name}@{revision}, or lesion-hub models {name}")
+    places = Registries(registry)
+    homes = {name: places.holding(name)[0] for name in places.names() if search.strip("*") in name}
+    published = {name: home.versions(name) for name, home in homes.items()}
     architectures = list_architectures(search)
     if json_:
-        zoo = [architecture.to_dict() for architecture in architectures]
-        print_json({"registry": published, "registry_root": str(place.root), "architectures": zoo})
+        print_json(
+            {
+                "registry": published,
+                "registry_of": {name: str(home.root) for name, home in homes.items()},
+                "registry_root": str(places.roots[0]),
+                "architectures": [architecture.to_dict() for architecture in architectures],
+            }
+        )
         return
     if published:
-        print_table(("published model", "versions"), ((name, " ".join(tags)) for name, tags in published.items()))
+        rows = ((name, " ".join(tags), homes[name].root) for name, tags in published.items())
+        print_table(("published model", "versions", "registry"), rows)
     shown = architectures if all_ else architectures[:40]
-    rows = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
     if shown:
-        print_table(("architecture", "family", "input", "pretrained"), rows)
+        facts = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
+        print_table(("architecture", "family", "input", "pretrained"), facts)
     if not published and not shown:
-        typer.echo(f"no published model and no architecture has {search!r} in its name; without a word all are listed")
+        say(f"no published model and no architecture has {search!r} in its name; without a word all are listed")
     if len(shown) < len(architectures):
-        typer.echo(f"… and {len(architectures) - len(shown)} more: give a word to search for, or --all")
+        say(f"… and {len(architectures) - len(shown)} more: give a word to search for, or --all")
 
 
 def info(
@@ -62,6 +73,8 @@ def info(
             "kind": found.kind,
             "version": found.version,
             "versions": " ".join(found.versions),
+            "registry": found.registry,
+            "hidden by it": ", ".join(f"{found.name} of {root}" for root in found.also_in),
             "architecture": found.architecture,
             "members": ", ".join(found.members),
             "labels": f"{found.label_space}: {' '.join(found.labels)}",
@@ -73,7 +86,7 @@ def info(
         }
     )
     for version, notes in found.notes.items():
-        typer.echo(f"\n{version}: {notes}")
+        say(f"\n{version}: {notes}")
 
 
 def versions(name: ModelArgument, registry: RegistryOption = None, json_: JsonOption = False) -> None:
@@ -83,17 +96,19 @@ def versions(name: ModelArgument, registry: RegistryOption = None, json_: JsonOp
     """
     from lesion_hub.hub import store
 
-    tags = store.list_versions(name, registry=registry)
+    tags, root = store.list_versions(name, registry=registry), store.registry_of(name, registry=registry)
     if json_:
-        print_json({"name": name, "versions": tags})
-    else:
-        typer.echo("\n".join(tags) if tags else f"{name} has no published version")
+        print_json({"name": name, "versions": tags, "registry": None if root is None else str(root)})
+        return
+    say("\n".join(tags) if tags else f"{name} has no published version")
+    if root is not None:
+        say(f"in the registry {root}", err=True)
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Run or model folder to publish.", show_default=False)],
+    folder: RunArgument,
     name: Annotated[str, typer.Argument(help="org/name for the Hub, a plain name for the registry.", show_default=False)],
-    version: Annotated[str, typer.Option("--version", help="X.Y.Z; a version that exists is refused.", show_default=False)],
+    version: Annotated[str, typer.Option("--version", help="X.Y.Z; one that exists is never changed.", show_default=False)],
     notes: Annotated[str, typer.Option("--notes", help="What changed; goes on top of CHANGELOG.md.", show_default=False)],
     registry: RegistryOption = None,
     private: Annotated[bool, typer.Option("--private", help="Create the Hub repo as a private one.")] = False,
@@ -120,9 +135,9 @@ def publish(
             force_licence=force_licence,
         )
     if json_:
-        print_json({"name": done.name, "version": done.version, "location": done.location, "commit": done.commit})
+        print_json(asdict(done))
     else:
-        typer.echo(f"published {done.name} {done.version}: {done.location}")
+        say(done)
 
 
 def pull(
@@ -144,4 +159,4 @@ def pull(
     if json_:
         print_json({"name": found.name, "revision": found.revision, "folder": str(found.folder)})
     else:
-        typer.echo(f"{found.name} {found.revision or ''}: {found.folder}")
+        say(f"{found.name} {found.revision or ''}: {found.folder}")

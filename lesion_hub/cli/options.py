@@ -1,46 +1,151 @@
-"""The arguments and options that several commands share, each declared once; a command's own are in its signature."""
+"""The arguments and options that several commands share, each declared once; a command's own are in its signature.
+
+How a data set is read takes six options, which stand together in `DataOptions`: a command that reads one is decorated with
+`takes_data_options` and gets them as its parameter ``reading``.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from lesion_hub.errors import ConfigError, DataError
+
 # ------------------------------------------------------------------------------------------------ models
 
-ModelArgument = Annotated[str, typer.Argument(help="Hub id (org/name), registry name, or model folder.", show_default=False)]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="Hub id (org/name), registry name, or model folder.")]
-RunArgument = Annotated[Path, typer.Argument(help="Run or model folder.", show_default=False)]
+_MODEL_HELP = "Hub id (org/name) or registry name, with @v1.0.0 for a version; or a model folder."
+
+
+def _folder_of_ones_own(word: str) -> Path:
+    """Read the folder that a command writes into or publishes; a published version is neither changed nor published again."""
+    from lesion_hub.hub.versions import without_revision
+
+    return Path(without_revision(word, "name a folder (lesion-hub pull {name}@{revision} --to FOLDER makes one)"))
+
+
+_DEVICE = typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")
+
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="Run or model folder.", show_default=False, metavar="FOLDER", parser=_folder_of_ones_own)
+]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", help="Version tag, commit or branch; default: the highest version.")
 ]
 RegistryOption = Annotated[
-    Path | None, typer.Option("--registry", help="Registry root; default: $LESION_HUB_REGISTRY, else the packaged one.")
+    str | None,
+    typer.Option(
+        "--registry",
+        help=f"Registry folder, or several, '{os.pathsep}' between them, the first first; default: $LESION_HUB_REGISTRY. "
+        "The packaged one comes last.",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")]
+DeviceOption = Annotated[str, _DEVICE]
+OptionalDeviceOption = Annotated[str | None, _DEVICE]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
 ViewsOption = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]
 
 # ------------------------------------------------------------------------------------------------ data
 
 _DATA_HELP = "Folder, csv or Parquet file, or Hub data set id."
+_READING = "How the data set is read"
 
 DataArgument = Annotated[str, typer.Argument(metavar="PATH", help=_DATA_HELP, show_default=False)]
 DataOption = Annotated[str, typer.Option("--data", help=_DATA_HELP, show_default=False)]
-SourceOption = Annotated[
-    str | None, typer.Option("--source", help="Layout, where it is not recognised: ham10000, isic2019, folders, …")
-]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="Label space to read into: ham7, isic8, binary, clinical6, …")]
-ColumnsOption = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS for tables and Hub data; repeatable.")]
-LabelsOption = Annotated[list[str] | None, typer.Option("--label", help="THEIRS=OURS for label words; repeatable.")]
-ImagesOption = Annotated[
-    list[Path] | None, typer.Option("--images", help="A further folder to look for images in; repeatable.")
-]
-AllowMissingOption = Annotated[
-    bool, typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.")
-]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default: one a core.")]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data set is read, as the command line says it; `keywords` gives it in the words of ``lesion_hub.data.read``."""
+
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", help="Layout, where it is not recognised: ham10000, isic2019, folders, …", rich_help_panel=_READING
+        ),
+    ] = None
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Label space to read into: ham7, isic8, binary, clinical6, …", rich_help_panel=_READING),
+    ] = None
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="OURS=THEIRS for tables and Hub data; repeatable.", rich_help_panel=_READING),
+    ] = None
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="THEIRS=OURS for label words; repeatable.", rich_help_panel=_READING)
+    ] = None
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", help="A further folder to look for images in; repeatable.", rich_help_panel=_READING),
+    ] = None
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Leave out rows that cannot be used, and count them.", rich_help_panel=_READING),
+    ] = False
+
+    def keywords(self) -> dict[str, Any]:
+        """Return those that were given as keywords of ``lesion_hub.data.read``; none where none was given."""
+        said = {
+            "source": self.source,
+            "space": self.space,
+            "columns": _pairs(self.column, "--column"),
+            "labels": _pairs(self.label, "--label"),
+            "images": tuple(self.images or ()),
+            "allow_missing": self.allow_missing,
+        }
+        return {name: value for name, value in said.items() if value}
+
+    def refuse_without(self, place: str | None, option: str, *, but: tuple[str, ...] = ()) -> None:
+        """Refuse to ignore options that say how a data set is read where ``option`` names none; those of ``but`` may stand."""
+        idle = [field.name for field in fields(self) if getattr(self, field.name) and field.name not in but]
+        if place is None and idle:
+            raise ConfigError(f"--{idle[0].replace('_', '-')} says how a data set is read; name one with {option}")
+
+
+def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    broken = [value for value in values or () if "=" not in value]
+    if broken:
+        raise DataError(f"{option} {broken[0]!r} is not of the form NAME=NAME; for example {option} image_id=isic_id")
+    return dict(value.split("=", 1) for value in values or ())
+
+
+def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `DataOptions`, in the place of its parameter ``reading``, which brings their values."""
+    hints = get_type_hints(DataOptions, include_extras=True)
+    options = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(DataOptions)
+    ]
+    names = {option.name for option in options}
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        reading = DataOptions(**{name: given.pop(name) for name in names})
+        command(**given, reading=reading)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    taken = names & {parameter.name for parameter in own}
+    if taken:
+        raise TypeError(f"{command.__name__}: {', '.join(sorted(taken))} are options of how its data set is read")
+    parameters = [
+        option
+        for parameter in own
+        for option in (options if parameter.name == "reading" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)])
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
 
 # ------------------------------------------------------------------------------------------------ measuring
 

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lesion_hub import DEFAULT_MODEL
+from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     DataArgument,
+    DataOption,
+    DataOptions,
     DeviceOption,
     JsonOption,
     ModelArgument,
     ModelOption,
     RegistryOption,
     RevisionOption,
-    SourceOption,
     ThreadsOption,
     ViewsOption,
+    takes_data_options,
 )
-from lesion_hub.cli.output import print_facts, print_json, print_table
-from lesion_hub.errors import ConfigError
+from lesion_hub.cli.output import print_facts, print_json, print_table, say
+from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lesion_hub.config import OperatingPoint
     from lesion_hub.inference import Prediction, Predictor
-    from lesion_hub.inference.ensemble import Fit
 
 
-def _load(name: str, revision: str | None, registry: Path | None, device: str = "cpu", threads: int | None = None) -> Predictor:
+def _load(name: str, revision: str | None, registry: str | None, device: str = "cpu", threads: int | None = None) -> Predictor:
     import torch
 
     from lesion_hub.inference import from_pretrained
@@ -57,11 +59,12 @@ def predict(
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a model sees in images.
+    """Say what a model sees in images. Exit status 1 where one of them cannot be read; the others are answered all the same.
 
     Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
     from lesion_hub.app.words import NOTICE
+    from lesion_hub.data.images import utf8_name
 
     if overlay is not None:
         explain = explain or "gradcam"
@@ -75,12 +78,25 @@ def predict(
     else:
         shown = []
         with progress_bar("predicting") as progress:
-            for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
-                shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+            for path, one in zip(images, predictor.try_each(images, progress=progress, **options), strict=True):
+                if isinstance(one, ImageError):
+                    shown.append({"image": utf8_name(str(path)), "error": str(one)})
+                else:
+                    facts = {"image": utf8_name(str(path)), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)}
+                    shown.append(facts)
         told = {"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown}
+    broken = [facts["error"] for facts in shown if "error" in facts]
     if json_:
         print_json(told)
-        return
+    else:
+        _print_predictions([facts for facts in shown if "error" not in facts])
+    if broken:
+        raise ImageError("; ".join(broken))
+
+
+def _print_predictions(shown: list[dict[str, Any]]) -> None:
+    from lesion_hub.app.words import NOTICE
+
     for facts in shown:
         malignancy, apart = facts["malignancy"], facts["disagreement"]
         print_facts(
@@ -94,8 +110,9 @@ def predict(
                 "overlay": facts.get("overlay") or [path for path in facts.get("overlays", ()) if path],
             }
         )
-        typer.echo("")
-    typer.echo(NOTICE, err=True)
+        say("")
+    if shown:
+        say(NOTICE, err=True)
 
 
 def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
@@ -107,24 +124,26 @@ def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> 
     return str(target)
 
 
+@takes_data_options
 def score(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the Parquet shards; continued where it stands.")],
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
-    source: Annotated[
-        str | None, typer.Option("--source", help="Layout of the data, to take labels along: ham10000, folders, …")
-    ] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub data set as a stream.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images in memory at a time.")] = 32,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Rows in a shard.")] = 1024,
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Score any number of images into Parquet shards. Run again after an interruption, it goes on where it stood.
+
+    A folder is walked for images; with one of the options that say how it is read, its rows bring their labels along.
+    Rows that cannot be used are left out.
 
     For several processes: `accelerate launch -m lesion_hub.score DATA --model M --out DIR`.
 
@@ -136,20 +155,21 @@ def score(
 
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "tta": tta}
     options = validated(ScoreOptions, sizes, "score")
-    rows = open_rows(data, source=source, streaming=streaming)
+    rows = open_rows(data, streaming=streaming, **reading.keywords())
     predictor = _load(model, revision, registry, device, threads)
     with progress_bar("scoring") as progress:
         report = score_in_bulk(predictor, rows, out, options, progress=progress).to_dict()
     print_facts(report, as_json=json_)
 
 
+@takes_data_options
 def export(
     name: ModelArgument,
     out: Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)],
     format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
     quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
-    source: SourceOption = None,
     recall_drop: Annotated[float, typer.Option("--recall-drop", help="Most that a class may lose in 8 bits.")] = 0.02,
+    reading: DataOptions = DataOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
     json_: JsonOption = False,
@@ -163,10 +183,11 @@ def export(
 
     if format_ != "onnx":
         raise ConfigError(f"format {format_!r} is not known; use onnx")
+    reading.refuse_without(quantize, "--quantize")
     predictor = _load(name, revision, registry)
     reports = [export_onnx(predictor, out)]
     if quantize is not None:
-        rows = open_rows(quantize, source=source, labelled=True, space=predictor.space.name)
+        rows = open_rows(quantize, labelled=True, **{"space": predictor.space.name, **reading.keywords()})
         small = out.with_name(f"{out.stem}.int8{out.suffix}")
         reports.append(quantize_onnx(predictor, out, small, rows, recall_drop=recall_drop))
     if json_:
@@ -182,23 +203,34 @@ ensemble = typer.Typer(no_args_is_help=True, help="Make ensembles of published m
 
 
 @ensemble.command("create")
+@takes_data_options
 def create(
     members: Annotated[list[str], typer.Argument(help="Published models, NAME or NAME@v1.0.0.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="New folder for the ensemble.", show_default=False)],
     weights: Annotated[str | None, typer.Option("--weights", help="One each, summing to 1: 0.3,0.3,0.4.")] = None,
-    fit: Annotated[str | None, typer.Option("--fit", help="Validation data to fit weights and temperature on.")] = None,
-    source: SourceOption = None,
-    split: Annotated[str | None, typer.Option("--split", help="Part of --fit's data: val.")] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", help="Data to fit weights, temperature and thresholds on: their validation part.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Part of --fit's data: val, by the members' own splits; all, of new data.")
+    ] = "val",
     combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
-    space: Annotated[str | None, typer.Option("--space", help="Label space; default: the finest that all share.")] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put the members' weights in, so that transformers and timm load it too.")
+    ] = False,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Combine published models into one, with given or fitted weights. Without either they weigh the same.
 
+    It answers in the label space that `--space` names, else in the finest that all share; `--fit`'s data are mapped into that.
+
     Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
     """
+    from lesion_hub.evaluation.ensemble_fit import fit_on_validation
     from lesion_hub.inference.ensemble import create_ensemble, pin_member
+    from lesion_hub.taxonomy import label_space
 
     if combine not in ("probabilities", "logits"):
         raise ConfigError(f"combine {combine!r} is not known; use probabilities or logits")
@@ -206,46 +238,30 @@ def create(
         shares = None if weights is None else [float(word) for word in weights.replace(",", " ").split()]
     except ValueError:
         raise ConfigError(f"weights {weights!r} are no numbers; for example --weights 0.3,0.3,0.4") from None
+    reading.refuse_without(fit, "--fit", but=("space",))
     pinned = [pin_member(name, registry=registry) for name in members]
     mode: Literal["probabilities", "logits"] = "logits" if combine == "logits" else "probabilities"
-    fitted, points = (None, {}) if fit is None else _fit_on(pinned, fit, source, split, mode, space)
-    made = create_ensemble(out, pinned, weights=shares, fit=fitted, combine=mode, space=space, operating_points=points)
+    space = reading.space
+    if fit is None:
+        fitted, made = None, create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle)
+    else:
+        data = read_data(fit, replace(reading, space=None, allow_missing=True))
+        target = label_space(space) if space else None
+        with progress_bar("scoring the validation data") as progress:
+            fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
+        for name in fitted.unrecorded:
+            say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
+        chosen = {"fit": fitted.fit, "operating_points": fitted.points}
+        made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),
         "label space": made.label_space,
         "members": {f"{m.name}@{m.revision}": w for m, w in zip(made.members, made.weights, strict=True)},
         "temperature": made.temperature,
         "operating points": {name: point.threshold for name, point in made.operating_points.items()},
-        "fit": fitted.to_dict() if fitted else None,
+        "fit": {"selection": fitted.selection, **fitted.fit.to_dict()} if fitted else None,
     }
     print_facts(facts, as_json=json_)
-
-
-def _fit_on(
-    pinned: list[Any],
-    data: str,
-    source: str | None,
-    split: str | None,
-    mode: Literal["probabilities", "logits"],
-    space: str | None,
-) -> tuple[Fit, dict[str, OperatingPoint]]:
-    """Fit weights and temperature to validation data, and choose operating points on the same."""
-    from lesion_hub.evaluation.operating_points import choose
-    from lesion_hub.inference.ensemble import fit_ensemble
-    from lesion_hub.inference.rows import open_rows
-    from lesion_hub.taxonomy import finest_common, label_space
-
-    common = label_space(space) if space else finest_common([member.config.space for member in pinned])
-    rows = open_rows(data, source=source, labelled=True, space=common.name, split=split)
-    loaded = [member.load() for member in pinned]
-    with progress_bar("scoring the validation data") as progress:
-        fit = fit_ensemble(loaded, rows, space=common, combine=mode, progress=progress)
-    if not common.maps_to("binary"):
-        return fit, {}
-    binary = common.map_to("binary")
-    column = binary.target.index("malignant")
-    known = binary.labels(fit.labels) >= 0
-    return fit, choose(binary.probabilities(fit.probabilities)[known, column], binary.labels(fit.labels)[known] == column)
 
 
 # ------------------------------------------------------------------------------------------------ attribution
@@ -270,33 +286,40 @@ def methods(json_: JsonOption = False) -> None:
 
 
 @attribution.command("check")
+@takes_data_options
 def check(
     name: ModelArgument,
-    data: Annotated[Path, typer.Option("--data", help="Folder of images, masks/ in it where there are any.")],
+    data: DataOption,
     method: Annotated[list[str] | None, typer.Option("--method", help="Method to check; repeatable.")] = None,
-    images: Annotated[int, typer.Option("--images", help="Images to check on, drawn at random.")] = 32,
+    count: Annotated[int, typer.Option("--count", help="Images to check on, drawn at random.")] = 32,
     stages: Annotated[int, typer.Option("--stages", help="Steps of the randomisation check; 0 leaves it out.")] = 4,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     record: Annotated[bool, typer.Option("--record", help="Put the results into the model folder's metrics.json.")] = False,
     revision: RevisionOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Measure whether heat maps show what the model goes by: insertion, deletion, infidelity, sensitivity, randomisation.
+
+    A folder is walked for images; where it has a folder of masks, the heat within the lesions is measured too.
 
     Example: `lesion-hub attribution check runs/x --data demo/data --method gradcam`
     """
     from lesion_hub.config import validated
     from lesion_hub.inference import faithfulness
 
+    if [str(folder).isdigit() and not folder.exists() for folder in reading.images or ()] == [True]:  # as version 1.0 had it
+        count, reading = int(str((reading.images or [])[0])), replace(reading, images=None)
+        say(f"--images names folders; the number of images is now --count {count}", colour="yellow", err=True)
     if record and not Path(name).is_dir():
         raise ConfigError(f"{name}: --record writes into a model folder; pull the model into one first")
     chosen = {"methods": tuple(method or ("gradcam",)), "stages": stages, "seed": seed}
     options = validated(faithfulness.CheckOptions, chosen, "attribution check")
     predictor = _load(name, revision, registry, device, threads)
-    check_images = faithfulness.check_images_of(data, images, seed)
+    check_images = faithfulness.check_images_of(data, count, seed, **reading.keywords())
     with progress_bar("checking") as progress:
         results = faithfulness.check_maps(predictor, check_images, options, progress)
     if record:
@@ -309,7 +332,7 @@ def check(
     print_table(("map", *headings), ((row, *(_shown(found[m]) for m in measures)) for row, found in results["maps"].items()))
     for row, found in results["randomisation"].items():
         steps = ", ".join(f"{s['randomised']:.0%} {_shown(s['similarity'])}" for s in found)
-        typer.echo(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
+        say(f"{row}: similarity to the trained map with this share of the layers random: {steps}")
 
 
 def _shown(value: float | None) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli.options import JsonOption, RegistryOption, RevisionOption
-from lesion_hub.cli.output import print_json
+from lesion_hub.cli.options import JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
+from lesion_hub.cli.output import print_json, say
 
 
 def serve(
@@ -24,7 +24,7 @@ def serve(
     registry: RegistryOption = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; default: the first free one from 7860.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda; default: CUDA where there is one.")] = None,
+    device: OptionalDeviceOption = None,
     max_mb: Annotated[float | None, typer.Option("--max-mb", help="Largest image, in MB.  [default: 20]")] = None,
     max_megapixels: Annotated[
         float | None, typer.Option("--max-megapixels", help="Most pixels, in millions.  [default: 50]")
@@ -34,6 +34,8 @@ def serve(
     queue_size: Annotated[int | None, typer.Option("--queue-size", help="Requests that may wait.  [default: 32]")] = None,
 ) -> None:
     """Serve the demo page on this machine. It keeps no image, and nothing leaves the machine.
+
+    Without `--device` it runs on CUDA where there is one.
 
     Example: `lesion-hub serve --model ham10000-trio --port 7860`
     """
@@ -53,7 +55,7 @@ def serve(
         queue_size=queue_size,
     )
     running = launch(options, host=host, port=port, block=False)
-    typer.echo(f"Serving {', '.join(served.title for served in running.page.service.models.values())} on {running.url}")
+    say(f"Serving {', '.join(served.title for served in running.page.service.models.values())} on {running.url}")
     running.wait()
 
 
@@ -94,13 +96,11 @@ def publish_space(
         print_json(asdict(done))
         return
     verb = "would publish" if dry_run else "published" if done.changed else "already up to date:"
-    typer.echo(f"{verb} {done.location} with {', '.join(done.models)}")
+    say(f"{verb} {done.location} with {', '.join(done.models)}")
     if dry_run:
-        typer.echo("\n".join(_by_model(done.files)))
+        say("\n".join(_by_model(done.files)))
     if done.needs_token:
-        typer.echo(
-            f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets"
-        )
+        say(f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets")
 
 
 def _by_model(files: Iterable[str]) -> list[str]:

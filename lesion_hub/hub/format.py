@@ -20,6 +20,7 @@ from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
+from lesion_hub.models.zoo import network_source
 
 StorageType = Literal["float16", "float32"]
 
@@ -58,7 +59,7 @@ def write_model(
         ),
     )
     if classifier.is_custom:
-        write_text(folder / MODELING_NAME, modeling_source())
+        write_text(folder / MODELING_NAME, modeling_source(network_source(classifier.architecture)))
     write_bytes(folder / WEIGHTS_NAME, blob)
     write_text(folder / CONFIG_NAME, dump_json(config))
     return config
@@ -99,12 +100,22 @@ def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
     config = load_model_config(folder)
     path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
-    classifier = LesionClassifier.from_config(config)
+    return load_strictly(LesionClassifier.from_config(config), read_weights(path), path), config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; anything else is one line."""
     try:
-        classifier.network.load_state_dict(load_file(path), strict=True)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
+
+
+def load_strictly(classifier: LesionClassifier, weights: dict[str, Tensor], path: Path) -> LesionClassifier:
+    """Give a classifier the weights in ``path``, every tensor of its network and no other, and set evaluation mode."""
+    try:
+        classifier.network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise StoreError(f"{path}: does not fit {config.architecture} ({first}); publish it again") from None
-    return classifier.eval(), config
+        raise StoreError(f"{path}: does not fit {classifier.architecture} ({first}); publish it again") from None
+    return classifier.eval()

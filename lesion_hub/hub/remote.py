@@ -77,7 +77,8 @@ class Hub:
             upload = ReleaseUpload(self.api, name, release)
             commit = upload.commit()
             upload.tag(commit)
-        return Published(name, str(release.version), f"{self.api.endpoint}/{name}/tree/{release.version}", commit)
+        location = f"{self.api.endpoint}/{name}/tree/{release.version}"
+        return Published(name, str(release.version), location, commit, upload.already)
 
     def _fetch_offline(self, name: str, revision: str | None) -> tuple[Path, str]:
         candidates = [revision] if revision else [*reversed(cached_tags(name)), constants.DEFAULT_REVISION]

@@ -20,7 +20,7 @@ from lesion_hub.hub.remote import Hub
 from lesion_hub.hub.retry import one_line_errors, with_retries
 from lesion_hub.hub.store import Resolved, resolve_members, resolve_pinned
 from lesion_hub.hub.upload import Files, RepoUpload
-from lesion_hub.hub.versions import split_revision
+from lesion_hub.hub.versions import split_revision, without_revision
 from lesion_hub.taxonomy import nearest
 
 MODELS_NAME = "models.json"
@@ -74,13 +74,14 @@ def publish_space(
         folder: a Space of your own, made from a copy of the packaged one.
         private: create the Space as a private one.
         hardware: flavour to run on (``cpu-basic``, ``t4-small``, …); None leaves it as it is.
-        registry: registry root, for models named by a plain name.
+        registry: registry folder, or several, for models named by a plain name.
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         dry_run: check everything, write nothing.
 
     >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.0.0"]).location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin-demo'
     """
+    without_revision(name, "{name} is the Space; the versions of its models go after theirs (--model org/name@v1.0.0)")
     if not REPO_ID.fullmatch(name):
         raise StoreError(f"{name!r} is not the name of a Space; write org/name")
     flavours = {flavour.value: flavour for flavour in SpaceHardware}

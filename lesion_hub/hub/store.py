@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.files import read_json
-from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, own_section
+from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section
 from lesion_hub.hub.licences import card_licence
-from lesion_hub.hub.registry import Registry
+from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.release import Published, prepare_release
 from lesion_hub.hub.remote import Hub
-from lesion_hub.hub.versions import notes_in, split_revision, version_tags
+from lesion_hub.hub.versions import notes_in, split_revision, version_tags, without_revision
 
 # ------------------------------------------------------------------------------------------------------------- find one
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model or ensemble found: its folder on this machine, and which version it is (None for a bare folder)."""
+    """A model or ensemble found: its folder on this machine, and which version it is (None for a bare folder).
+
+    ``registry`` is the root of the registry that it is from, None for a bare folder and for the Hub.
+    """
 
     name: str
     folder: Path
     revision: str | None
+    registry: Path | None = None
 
     @property
     def pin(self) -> str:
@@ -48,22 +52,28 @@ def resolve(
 ) -> Resolved:
     """Find a model by folder, registry name or Hub id (``org/name``), fetching it if need be.
 
-    No revision means the highest version. A folder on disk wins over a Hub id of the same spelling.
+    A revision may stand in the name (``name@v1.0.0``); without any the highest version is taken. A folder on disk wins over
+    a Hub id of the same spelling.
     """
-    folder = Path(name).expanduser()
+    plain, wanted = split_revision(name, revision)
+    folder = Path(plain).expanduser()
     if folder.is_dir() and is_model_folder(folder):
-        if revision is not None:
-            raise StoreError(f"{folder} is a folder, which has no versions; leave out revision {revision!r}")
-        return Resolved(str(name), folder, None)
-    return resolve_published(str(name), revision, registry=registry, token=token)
+        if wanted is not None:
+            raise StoreError(f"{folder} is a folder, which has no versions; leave out revision {wanted!r}")
+        return Resolved(plain, folder, None)
+    return resolve_published(plain, wanted, registry=registry, token=token)
 
 
 def resolve_published(
     name: str, revision: str | None = None, *, registry: str | Path | None = None, token: str | None = None
 ) -> Resolved:
     """Find a registry name or Hub id, never a folder of that name: what an ensemble pins is the same wherever it is loaded."""
-    folder, version = _registry_or_hub(name, registry, token).fetch(name, revision)
-    return Resolved(name, folder, version)
+    return _fetch(name, revision, _registries_or_hub(name, registry, token))
+
+
+def _fetch(name: str, revision: str | None, place: Registries | Hub) -> Resolved:
+    folder, version = place.fetch(name, revision)
+    return Resolved(name, folder, version, folder.parents[1] if isinstance(place, Registries) else None)
 
 
 def resolve_pinned(name: str, *, registry: str | Path | None = None, token: str | None = None) -> Resolved:
@@ -78,12 +88,15 @@ def resolve_pinned(name: str, *, registry: str | Path | None = None, token: str 
 
 
 def resolve_members(owner: Resolved, *, registry: str | Path | None = None, token: str | None = None) -> list[Resolved]:
-    """Find the members of an ensemble, fetching them if need be; a single model has none."""
+    """Find the members of an ensemble, first in its own registry, fetching them if need be; a single model has none."""
     config = load_config(owner.folder)
     found = []
     for member in config.members if isinstance(config, EnsembleConfig) else ():
         try:
-            found.append(resolve_published(member.name, member.revision, registry=registry, token=token))
+            place = _registries_or_hub(member.name, registry, token)
+            if isinstance(place, Registries):
+                place = place.starting_with(owner.registry)
+            found.append(_fetch(member.name, member.revision, place))
         except LesionHubError as error:
             raise StoreError(f"{owner.name}: member {member.name} {member.revision} cannot be found: {error}") from None
     return found
@@ -95,14 +108,20 @@ def list_versions(name: str, *, registry: str | Path | None = None, token: str |
     >>> list_versions("ham10000-trio")  # doctest: +SKIP
     ['v1.0.0']
     """
-    return _registry_or_hub(name, registry, token).versions(name)
+    plain = without_revision(name, "all versions are listed: {name}")
+    return _registries_or_hub(plain, registry, token).versions(plain)
 
 
-def _registry_or_hub(name: str, registry: str | Path | None, token: str | None, *, private: bool = False) -> Registry | Hub:
+def registry_of(name: str, *, registry: str | Path | None = None) -> Path | None:
+    """Return the root of the registry that a model of that name is taken from; None for one of the Hub."""
+    return None if REPO_ID.fullmatch(name) else Registries(registry).holding(name)[0].root
+
+
+def _registries_or_hub(name: str, registry: str | Path | None, token: str | None, *, private: bool = False) -> Registries | Hub:
     if REPO_ID.fullmatch(name):
         return Hub(token, private=private)
     if REGISTRY_NAME.fullmatch(name):
-        return Registry(registry)
+        return Registries(registry)
     raise StoreError(
         f"{name!r}: neither a model folder (with config.json or ensemble.json), nor a Hub id (org/name), nor a registry name"
     )
@@ -127,19 +146,20 @@ def publish(
     Args:
         folder: a run folder or any folder that holds a model's files; only those are published.
         name: ``org/name`` for the Hub, a plain name for the registry.
-        version: ``X.Y.Z``; one that exists is refused.
+        version: ``X.Y.Z``; one that exists and holds anything else is refused.
         notes: what changed; they go on top of the repo's CHANGELOG.md.
-        registry: registry root, else ``LESION_HUB_REGISTRY``, else the packaged one.
+        registry: folder, or several, of which the first that can be written into is taken; else ``LESION_HUB_REGISTRY``.
         private: create the Hub repo as a private one.
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         force_licence: publish although the card's licence is more permissive than the training data's.
     """
+    plain = without_revision(name, "publish {name}, and say which version beside it (--version {revision})")
     path = Path(folder).expanduser()
     bare = Resolved(str(path), path, None)
     members = [] if force_licence else resolve_members(bare, registry=registry, token=token)
     places = [member.folder for member in members]
     release = prepare_release(path, version, notes, members=places, force_licence=force_licence)
-    return _registry_or_hub(name, registry, token, private=private).publish(release, name)
+    return _registries_or_hub(plain, registry, token, private=private).publish(release, plain)
 
 
 def pull(
@@ -150,17 +170,18 @@ def pull(
     registry: str | Path | None = None,
     token: str | None = None,
 ) -> Resolved:
-    """Fetch a version, and for an ensemble its members, so that it loads offline from then on.
+    """Fetch a version, and for an ensemble its members where their weights are not in it, so that it loads offline.
 
     Without ``to`` it stays in the Hub cache; with it the files are also copied into that new folder.
     """
     found = resolve(name, revision, registry=registry, token=token)
-    resolve_members(found, registry=registry, token=token)
+    if network_config(found.folder) is None:
+        resolve_members(found, registry=registry, token=token)
     if to is None:
         return found
     target = Path(to).expanduser()
     _copy_whole(found.folder, target)
-    return Resolved(found.name, target, found.revision)
+    return replace(found, folder=target)
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -183,7 +204,10 @@ def _copy_whole(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What ``lesion-hub info`` shows of a version."""
+    """What ``lesion-hub info`` shows of a version.
+
+    ``registry`` is the root that it is from; ``also_in`` are those that hold a model of the same name, and come after it.
+    """
 
     name: str
     kind: str
@@ -200,6 +224,8 @@ class ModelInfo:
     operating_points: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    registry: str | None = None
+    also_in: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -218,20 +244,23 @@ def info(
     config = load_config(found.folder)
     section = own_section(config)
     model = config if isinstance(config, ModelConfig) else None
+    others = Registries(registry).holding(found.name) if found.registry else []
     return ModelInfo(
         name=found.name,
         kind="model" if model else "ensemble",
         version=found.revision,
-        versions=list_versions(str(name), registry=registry, token=token) if found.revision else [],
+        versions=list_versions(found.name, registry=registry, token=token) if found.revision else [],
         label_space=section.label_space,
         labels=list(config.label_names),
         licence=card_licence(found.folder),
         size_bytes=sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
         temperature=section.temperature,
         architecture=model.architecture if model else None,
-        weights_sha256=model.lesion_hub.weights_sha256 if model else None,
+        weights_sha256=section.weights_sha256,
         members=[f"{m.name}@{m.revision}" for m in config.members] if isinstance(config, EnsembleConfig) else [],
         operating_points={key: point.threshold for key, point in section.operating_points.items()},
         metrics=read_json(found.folder / METRICS_NAME, missing_ok=True),
         notes=notes_in(found.folder),
+        registry=str(found.registry) if found.registry else None,
+        also_in=[str(other.root) for other in others if other.root != found.registry],
     )

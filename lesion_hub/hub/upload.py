@@ -118,15 +118,16 @@ def _is_same(data: Path | bytes, entry: RepoFile) -> bool:
 
 
 class ReleaseUpload(RepoUpload):
-    """A release as a version that its repo does not have yet: one commit, and one tag on it.
+    """A release as a version of its repo: one commit, and one tag on it.
 
     A publish that was interrupted before its tag has left a commit, perhaps under a newer version's: it is found by its
-    title and files, and tagged.
+    title and files, and tagged. One that was interrupted after it is done: ``already`` is True then.
     """
 
     def __init__(self, api: HfApi, repo_id: str, release: Release) -> None:
         super().__init__(api, repo_id, release.title, release.notes)
         self.release = release
+        self.already = False
 
     def content_on(self, commit: str, there: Files) -> Content:
         """Return the files of the release, its changelog on top of that of ``commit``."""
@@ -158,9 +159,13 @@ class ReleaseUpload(RepoUpload):
         with_retries(lambda: self._tag_once(commit))
 
     def _commit_once(self) -> str:
-        if self._tagged_commit() is not None:
+        tagged = self._tagged_commit()
+        if tagged is None:
+            return super()._commit_once()
+        if any(self.changes(tagged)):
             raise StoreError(f"{self.repo_id} {self.release.version} already exists; a version never changes, raise the number")
-        return super()._commit_once()
+        self.already = True
+        return tagged
 
     def _tag_once(self, commit: str) -> None:
         if self._is_tagged(commit):

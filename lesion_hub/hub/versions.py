@@ -47,17 +47,44 @@ def version_tags(names: Iterable[str]) -> list[str]:
     return [str(v) for v in sorted(Version.parse(n) for n in names if n.startswith("v") and _VERSION.fullmatch(n))]
 
 
-def split_revision(name: str | Path) -> tuple[str, str | None]:
-    """Take ``name@revision`` apart; a path that exists keeps its @.
+def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, str | None]:
+    """Take ``name@revision`` apart: the one rule for all functions and commands that take a model.
 
-    >>> split_revision("org/ham-lite0@v1.0.0"), split_revision("ham-lite0")
-    (('org/ham-lite0', 'v1.0.0'), ('ham-lite0', None))
+    ``revision`` is what was said beside the name; where both speak they must agree. ``1.0.0`` means ``v1.0.0``. A path that
+    exists keeps its @.
+
+    >>> split_revision("org/ham-lite0@1.0.0"), split_revision("ham-lite0", "main"), split_revision("ham-lite0")
+    (('org/ham-lite0', 'v1.0.0'), ('ham-lite0', 'main'), ('ham-lite0', None))
     """
-    text = str(name)
-    if isinstance(name, Path) or "@" not in text or Path(text).exists():
-        return text, None
-    plain, _, revision = text.rpartition("@")
-    return plain, revision or None
+    plain, mark, own = str(name).rpartition("@")
+    if not mark or isinstance(name, Path) or Path(name).exists():
+        return str(name), _spelled(revision) if revision else None
+    if not plain or not own:
+        raise StoreError(f"{str(name)!r} is not of the form NAME@VERSION; for example ham10000-trio@v1.0.0")
+    inside, beside = _spelled(own), _spelled(revision) if revision else None
+    if beside not in (None, inside):
+        raise StoreError(f"{plain}: its name says {inside} and the revision beside it {beside}; give one of them")
+    return plain, inside
+
+
+def _spelled(revision: str) -> str:
+    """Return a revision as the Hub spells it; what can be none is one line."""
+    if not revision.isprintable() or " " in revision:
+        raise StoreError(f"revision {revision!r} holds what no version, branch or commit does; for example v1.0.0")
+    return str(Version.parse(revision)) if _VERSION.fullmatch(revision) else revision
+
+
+def without_revision(name: str | Path, instead: str) -> str:
+    """Return a name where a version makes no sense; ``name@version`` is one line that says what to write ``instead``.
+
+    >>> without_revision("ham-lite0@v1.0.0", "write lesion-hub versions {name}")
+    Traceback (most recent call last):
+    lesion_hub.errors.StoreError: 'ham-lite0@v1.0.0': no version is meant here; write lesion-hub versions ham-lite0
+    """
+    plain, revision = split_revision(name)
+    if revision is not None:
+        raise StoreError(f"{str(name)!r}: no version is meant here; {instead.format(name=plain, revision=revision)}")
+    return plain
 
 
 # ------------------------------------------------------------------------------------------------------- the changelog

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from lesion_hub.config import Options
 from lesion_hub.data.images import load_rgb
-from lesion_hub.errors import DataError
 from lesion_hub.files import read_json, write_json
 from lesion_hub.hub.layout import METRICS_NAME
 from lesion_hub.inference.attribution import find_method, scaled
@@ -71,25 +70,24 @@ class CheckImage:
     mask: _Mask | None = None
 
 
-def check_images_of(root: str | Path, count: int, seed: int = 0) -> list[CheckImage]:
-    """Draw ``count`` images of a folder at random, with their masks.
+def check_images_of(place: str | Path, count: int, seed: int = 0, **options: Any) -> list[CheckImage]:
+    """Draw ``count`` images of a folder or data set at random, with their masks; ``options`` are those of `open_rows`.
 
-    Masks are ``masks/<image id>_segmentation.png``, white where the lesion is, as the ISIC archive and our synthetic sets
-    name them.
+    Masks are ``masks/<image id>_segmentation.png`` in the folder, or beside the table, white where the lesion is, as the ISIC
+    archive and our synthetic sets name them.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name one with images")
-    paths = [folder / row.image_id for row in open_rows(folder)]
-    drawn = np.random.default_rng(seed).permutation(len(paths))[:count]
+    rows = open_rows(place, **options)
+    drawn = set(np.random.default_rng(seed).permutation(rows.total or 0)[:count].tolist())
+    root = Path(place).expanduser()
+    folder = root if root.is_dir() else root.parent
     masks = {path.stem: path for name in MASK_FOLDERS for path in (folder / name).glob(f"*{MASK_ENDING}.png")}
     found = []
-    for path in (paths[i] for i in sorted(drawn)):
-        mask = None
-        if path.stem + MASK_ENDING in masks:
-            drawing = load_rgb(masks[path.stem + MASK_ENDING]).resize(load_rgb(path).size, Image.Resampling.NEAREST)
-            mask = np.asarray(drawing)[..., 0] > 127
-        found.append(CheckImage(path, mask))
+    for row in (row for row in rows if row.index in drawn):
+        mask, drawing = None, masks.get(f"{Path(row.image_id).stem}{MASK_ENDING}")
+        if drawing is not None:
+            shape = as_rgb(row.image).size
+            mask = np.asarray(load_rgb(drawing).resize(shape, Image.Resampling.NEAREST))[..., 0] > 127
+        found.append(CheckImage(row.image, mask))
     return found
 
 

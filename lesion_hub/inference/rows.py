@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesion_hub.data.images import is_image_name
+from lesion_hub.data.images import is_image_name, utf8_name
 from lesion_hub.errors import DataError
 from lesion_hub.inference.preprocess import PATIENT_FIELDS, ImageInput, Patient
 
@@ -46,7 +46,7 @@ class RowSource:
         for index, item in enumerate(self.items):
             if self.labels is None:
                 folder, name = item
-                yield Row(index, name, Path(folder, name))
+                yield Row(index, utf8_name(name), Path(folder, name))
                 continue
             label = item["label"]
             truth = self.labels[label] if isinstance(label, int) and 0 <= label < len(self.labels) else None
@@ -54,17 +54,16 @@ class RowSource:
             yield Row(index, str(item["image_id"]), item["image"], truth, item["group"], patient)
 
 
-def open_rows(
-    place: str | os.PathLike[str], *, source: str | None = None, labelled: bool = False, streaming: bool = False, **options: Any
-) -> RowSource:
+def open_rows(place: str | os.PathLike[str], *, labelled: bool = False, streaming: bool = False, **options: Any) -> RowSource:
     """Open the rows of a folder, a table or a Hub data set.
 
-    A folder is walked, unless ``source`` or ``labelled`` is given: every image file in it is a row, labelled or not, but for
-    masks (``…_segmentation.png``, as the ISIC archive names them). All else is read by `lesion_hub.data.read`, with
-    ``options``, and brings labels, groups and patients along.
+    A folder is walked, unless it shall be ``labelled`` or one of the ``options`` of `lesion_hub.data.read` is given: every
+    image file in it is a row, labelled or not, but for masks (``…_segmentation.png``, as the ISIC archive names them). All
+    else is read with ``options``, rows that cannot be used left out, and brings labels, groups and patients along.
     """
     root = Path(place).expanduser()
-    if root.is_dir() and not (labelled or source or streaming):
+    given = {name: value for name, value in options.items() if value is not None}
+    if root.is_dir() and not (labelled or streaming or given):
         names = sorted(
             str(Path(folder, name).relative_to(root))
             for folder, _, files in os.walk(root)
@@ -77,12 +76,12 @@ def open_rows(
 
     from lesion_hub.data import read, undecoded
 
-    found = read(place, source=source, streaming=streaming, allow_missing=True, **options)
+    found = read(place, streaming=streaming, **{**given, "allow_missing": True})
     dataset, labels = undecoded(found.dataset), found.space.labels
     if streaming:
-        return RowSource(f"stream of {place} {options.get('revision') or ''}".strip(), None, dataset, labels)
+        return RowSource(f"stream of {place} {given.get('revision') or ''}".strip(), None, dataset, labels)
     return RowSource(_identity(dataset["image_id"]), len(dataset), dataset, labels)
 
 
 def _identity(ids: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()

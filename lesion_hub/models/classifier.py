@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from lesion_hub.config import InputConfig, ModelConfig, validated
 from lesion_hub.errors import ConfigError
 from lesion_hub.models.zoo import (
-    CUSTOM_ARCHITECTURES,
+    architecture_of,
     build_network,
+    default_cfg_of,
     load_backbone_file,
+    network_source,
     pretrained_from_hub,
+    rebuilt,
     require_architecture,
 )
-from lesion_hub.taxonomy import SEXES, SITES, LabelSpace, canonical_sex, canonical_site, label_space
+from lesion_hub.taxonomy import SEXES, SITES, LabelSpace, canonical_sex, canonical_site, label_space, space_from_names
 
 METADATA_FIELDS = ("age", "age_known", *SEXES, *SITES)
 METADATA_INPUTS = len(METADATA_FIELDS)
@@ -80,7 +83,7 @@ class LesionClassifier(nn.Module):
         """
         target = label_space(space) if isinstance(space, str) else space
         require_architecture(backbone)
-        defaults = get_pretrained_cfg(backbone).to_dict()
+        defaults = default_cfg_of(backbone).to_dict()
         own_size = (defaults["input_size"][1], defaults["input_size"][2])
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
         size = (height, width)
@@ -109,6 +112,59 @@ class LesionClassifier(nn.Module):
         network = build_network(config.architecture, config.num_classes, config.model_args)
         return cls(network, config.space, config.architecture, config.pretrained_cfg, config.model_args)
 
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        labels: LabelSpace | str | Sequence[str],
+        *,
+        model_args: dict[str, Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        crop_pct: float = 1.0,
+        **input_options: Any,
+    ) -> LesionClassifier:
+        """Make a classifier of a copy of a trained network.
+
+        It is built again from its name and arguments, as whoever loads it will build it; what then gives other logits is
+        refused.
+
+        Args:
+            network: made by ``timm.create_model``: one of timm's, or one of your own that is registered with timm.
+            labels: what its outputs stand for, in their order; or a label space, or its name. Where the words are those of a
+                known space, the outputs are brought into its order; others make a space of their own, sorted by name.
+            model_args: what ``timm.create_model`` was given beside ``num_classes``.
+            image_size, crop_pct: the input that it was trained on, as for ``create``.
+            **input_options: ``mean``, ``std``, ``interpolation``, ``crop_mode`` where they differ from timm's for this network.
+
+        >>> import timm
+        >>> LesionClassifier.from_network(timm.create_model("test_resnet", num_classes=2), ["malignant", "benign"]).labels
+        ('benign', 'malignant')
+        """
+        network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+        architecture = architecture_of(network)
+        if isinstance(labels, (str, LabelSpace)):
+            space = label_space(labels) if isinstance(labels, str) else labels
+            order = list(range(len(space)))
+        else:
+            space = space_from_names(labels)
+            order = sorted(range(len(space)), key=lambda place: space.index(labels[place]))
+        if network.num_classes != len(space):
+            raise ConfigError(f"{architecture}: has {network.num_classes} outputs, but there are {len(space)} labels")
+        defaults = cast(dict[str, Any], network.pretrained_cfg)
+        own_size = (defaults["input_size"][1], defaults["input_size"][2])
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
+        resized = {"img_size": list(size)} if defaults.get("fixed_input_size") and size != own_size else {}
+        args = {**resized, **(model_args or {})}
+        twin = rebuilt(network, architecture, args)
+        overrides = {**input_options, "crop_pct": crop_pct, "input_size": (3, *size)}
+        classifier = cls(twin, space, architecture, _input_config(architecture, twin, defaults, overrides), args)
+        _check_same(network, classifier)
+        if order != sorted(order):
+            with torch.no_grad():
+                for values in classifier.last_layer.parameters():
+                    values.copy_(values[order].clone())
+        return classifier
+
     @property
     def labels(self) -> tuple[str, ...]:
         return self.space.labels
@@ -124,7 +180,7 @@ class LesionClassifier(nn.Module):
     @property
     def is_custom(self) -> bool:
         """Whether timm alone cannot build the network."""
-        return self.architecture in CUSTOM_ARCHITECTURES
+        return network_source(self.architecture) is not None
 
     @property
     def device(self) -> torch.device:
@@ -158,6 +214,29 @@ class LesionClassifier(nn.Module):
         """Map (N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
         network = cast(Any, self.network)
         return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def _check_same(network: nn.Module, classifier: LesionClassifier) -> None:
+    """Raise one line unless both map two images of noise to the same (2, C) logits; the classifier goes to that device."""
+    classifier.to(next(network.parameters()).device).eval()
+    images = torch.randn(2, *classifier.input_config.input_size, generator=torch.Generator().manual_seed(0))
+    images = images.to(classifier.device, classifier.dtype)
+    name, was_training = classifier.architecture, network.training
+    try:
+        with torch.no_grad():
+            theirs, ours = network.eval()(images), classifier(images)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{name}: does not take images of shape {tuple(images.shape[1:])} ({reason})") from None
+    finally:
+        network.train(was_training)
+    if theirs.shape != ours.shape or ours.shape != (2, len(classifier.space)):
+        raise ConfigError(f"{name}: maps two images to shape {tuple(theirs.shape)}, not to (2, {len(classifier.space)})")
+    if not torch.allclose(theirs, ours, atol=1e-4, rtol=1e-4):
+        raise ConfigError(
+            f"{name}: gives other logits when it is built again from its name and {classifier.model_args}; "
+            "give the model_args that it was made with"
+        )
 
 
 def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any], overrides: dict[str, Any]) -> InputConfig:

@@ -31,7 +31,7 @@ train() {
 
 measure() { # robustness, heat maps on test images, and the card with all of it
     lesion-hub evaluate --model "$out/$1" --data "$data/ham10000" --robustness --record --out "$out/evaluation/$1"
-    lesion-hub attribution check "$out/$1" --data "$out/test-images" --method gradcam --images 32 --record
+    lesion-hub attribution check "$out/$1" --data "$out/test-images" --method gradcam --count 32 --record
     lesion-hub card "$out/$1" --name "ham10000-$1"
     lesion-hub card "$out/$1" --check
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lesion_hub.cli import app
 from lesion_hub.hub.format import write_model
+from lesion_hub.hub.registry import packaged_root
 from lesion_hub.models import LesionClassifier
 from tests.cli.runner import object_of, run
 
@@ -48,7 +50,8 @@ def test_help_is_quick_and_every_command_shows_an_example():
 
 
 def test_versions_info_and_pull_read_what_publish_wrote(registry, tmp_path):
-    assert object_of("versions", "tiny", "--registry", registry) == {"name": "tiny", "versions": ["v1.0.0", "v1.1.0"]}
+    listed = object_of("versions", "tiny", "--registry", registry)
+    assert listed == {"name": "tiny", "versions": ["v1.0.0", "v1.1.0"], "registry": str(registry)}
     facts = object_of("info", "tiny", "--registry", registry)
     assert facts["version"] == "v1.1.0"
     assert facts["licence"] == "cc-by-nc-4.0"
@@ -60,13 +63,28 @@ def test_versions_info_and_pull_read_what_publish_wrote(registry, tmp_path):
     assert object_of("info", tmp_path / "copy")["weights_sha256"] == facts["weights_sha256"]
 
 
+def test_publishing_the_same_again_says_so(registry, folder):
+    arguments = ("publish", folder, "tiny", "--version", "1.0.0", "--notes", "First release.", "--registry", registry)
+    assert run(*arguments).stdout.startswith("already published tiny v1.0.0: ")
+    assert object_of(*arguments)["already"] is True
+
+
+def test_info_says_which_registry_a_model_is_from_and_what_it_hides(registry, folder, tmp_path):
+    run("publish", folder, "ham10000-lite0", "--version", "3.0.0", "--notes", "Mine.", "--registry", tmp_path)
+    shown = run("info", "ham10000-lite0", LESION_HUB_REGISTRY=f"{tmp_path}{os.pathsep}packaged").stdout
+    assert re.search(rf"registry +{tmp_path}\n", shown)
+    assert shown.count(f"ham10000-lite0 of {packaged_root()}") == 1
+
+
 def test_the_registry_root_may_come_from_the_environment(registry):
     assert object_of("versions", "tiny", LESION_HUB_REGISTRY=str(registry))["versions"] == ["v1.0.0", "v1.1.0"]
 
 
 def test_models_lists_registry_and_zoo(registry):
     found = object_of("models", "--registry", registry)
-    assert found["registry"] == {"tiny": ["v1.0.0", "v1.1.0"]}
+    assert found["registry"]["tiny"] == ["v1.0.0", "v1.1.0"]
+    assert found["registry_of"]["tiny"] == found["registry_root"] == str(registry)
+    assert found["registry_of"]["ham10000-trio"] == str(packaged_root())
     assert {"lesion_alexnet", "resnet50"} <= {a["name"] for a in found["architectures"]}
     text = run("models", "mobilenetv2", "--registry", registry).stdout
     assert "mobilenetv2_100" in text

@@ -485,6 +485,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(photos, tmp_path):
         build(photos, tmp_path / "file" / "cache")
 
 
+def test_what_cannot_be_cached_is_streamed(photos, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    access, reader = cache_or_stream(photos, tmp_path / "file" / "cache", SPEC)
+    assert access == "stream" and isinstance(reader, ImageStream)
+    assert "cannot write the cache" in caplog.text and "decoded in every epoch" in caplog.text
+    np.testing.assert_array_equal(reader.to_numpy(), expected(photos))
+
+
 # --- images that cannot be read
 
 

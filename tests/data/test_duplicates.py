@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -223,3 +225,15 @@ def test_united_groupings_cut_neither(rows: list[tuple[int, int]]) -> None:
 def test_pairs_of_a_large_group_are_listed_with_its_first_member_only() -> None:
     assert listed_pairs(np.zeros(12, int)) == [(0, other) for other in range(1, 12)]
     assert len(listed_pairs(np.zeros(10, int))) == 45
+
+
+def test_a_store_that_cannot_be_written_is_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    prints = fingerprint([jpeg(spot(0))], store=tmp_path / "prints.npz")
+    assert prints.readable.all() and "prints.npz: cannot be written (No space left on device)" in caplog.text
+    assert not list(tmp_path.iterdir())

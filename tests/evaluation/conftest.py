@@ -16,7 +16,7 @@ from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.hub import store
 from lesion_hub.hub.format import fold_temperature, write_model
-from lesion_hub.hub.registry import Registry
+from lesion_hub.hub.registry import Registries
 from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import label_space
 
@@ -80,7 +80,7 @@ def registry(make_model: Callable[..., Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def pair(registry: Path, tmp_path: Path) -> Path:
     """The folder of an ensemble of a and b, unpublished."""
-    folders = {name: Registry(registry).fetch(name)[0] for name in ("a", "b")}
+    folders = {name: Registries(registry).fetch(name)[0] for name in ("a", "b")}
     config = EnsembleConfig(
         label_space="ham7",
         label_names=label_space("ham7").labels,

@@ -11,7 +11,7 @@ import pytest
 
 import lesion_hub
 from lesion_hub.hub import registry, store
-from lesion_hub.hub.registry import Registry
+from lesion_hub.hub.registry import Registries, Registry, packaged_root
 from lesion_hub.hub.versions import changelog_notes
 from tests.hub.publishable import attempt, holds_weights_of, refused, write_ensemble
 
@@ -42,6 +42,18 @@ def test_a_version_holds_exactly_the_files_of_a_repo(make_folder, tmp_path):
     papers = {"README.md", "metrics.json", "split.json", "CHANGELOG.md"}
     assert held == papers | {"config.json", "model.safetensors", "modeling_lesion.py", "plots/roc.png"}
     assert [path.name for path in (tmp_path / "m").iterdir() if not path.name.startswith(".")] == ["v1.0.0"]
+
+
+def test_the_same_again_is_published_already(make_folder, tmp_path):
+    folder = make_folder(plots=("roc.png",))
+    first, again = publish(folder, tmp_path), publish(folder, tmp_path)
+    assert (first.already, again.already, again.location) == (False, True, first.location)
+    assert str(again) == f"already published m v1.0.0: {tmp_path / 'm' / 'v1.0.0'}"
+    with refused("m v1.0.0", "already exists"):
+        publish(folder, tmp_path, notes="Other notes.")
+    (folder / "plots" / "roc.png").unlink()
+    with refused("m v1.0.0", "already exists"):
+        publish(folder, tmp_path)
 
 
 def test_an_existing_version_is_refused_and_unchanged(make_folder, tmp_path):
@@ -140,12 +152,61 @@ def test_names_lists_what_has_a_version(make_folder, tmp_path):
     assert Registry(tmp_path).names() == ["a", "b"]
 
 
-def test_the_root_is_the_argument_then_the_variable(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESION_HUB_REGISTRY", str(tmp_path / "variable"))
-    assert Registry().root == tmp_path / "variable"
-    assert Registry(tmp_path / "argument").root == tmp_path / "argument"
-    monkeypatch.delenv("LESION_HUB_REGISTRY")
-    assert Registry().root == registry.packaged_root()
+# ------------------------------------------------------------------------------------------------------ several of them
+
+
+def test_the_roots_are_those_of_the_argument_then_of_the_variable_and_last_the_packaged_one(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert Registries().roots == [packaged_root()]
+    monkeypatch.setenv("LESION_HUB_REGISTRY", f"{one}{os.pathsep}{two}")
+    assert Registries().roots == [one, two, packaged_root()]
+    assert Registries(two).roots == [two, packaged_root()]
+    assert Registries(f"{one}{os.pathsep}packaged{os.pathsep}{two}{os.pathsep}").roots == [one, packaged_root(), two]
+    assert Registries(str(packaged_root())).roots == [packaged_root()]
+
+
+def test_models_are_found_in_any_and_the_first_that_has_a_name_counts(make_folder, tmp_path):
+    folders = {place: make_folder(seed) for seed, place in enumerate(("mine", "ours"))}
+    publish(folders["mine"], tmp_path / "mine", "1.0.0", name="both")
+    publish(folders["ours"], tmp_path / "ours", "2.0.0", name="both")
+    publish(folders["ours"], tmp_path / "ours", name="theirs")
+    both = f"{tmp_path / 'mine'}{os.pathsep}{tmp_path / 'ours'}"
+    assert holds_weights_of(lesion_hub.from_pretrained("both", registry=both), folders["mine"])
+    assert holds_weights_of(lesion_hub.from_pretrained("both@2.0.0", registry=both), folders["ours"])
+    assert store.list_versions("both", registry=both) == ["v1.0.0"]
+    facts = store.info("both", registry=both)
+    assert (facts.registry, facts.also_in) == (str(tmp_path / "mine"), [str(tmp_path / "ours")])
+    assert store.info("theirs", registry=both).also_in == []
+    with refused("both", "'v3.0.0'", "it has v1.0.0, v2.0.0"):
+        store.resolve("both@3.0.0", registry=both)
+
+
+def test_the_shipped_models_are_found_beside_ones_own(make_folder, tmp_path):
+    publish(make_folder(), tmp_path, name="m")
+    assert store.resolve("ham10000-lite0", registry=tmp_path).registry == packaged_root()
+    assert {"m", "ham10000-lite0"} <= set(Registries(tmp_path).names())
+
+
+def test_publish_takes_the_first_that_can_be_written_into_and_never_the_packaged_one(make_folder, tmp_path):
+    folder, mine = make_folder(), tmp_path / "new" / "mine"
+    (tmp_path / "file").write_text("no folder")
+    places = os.pathsep.join(["packaged", str(tmp_path / "file"), str(mine)])
+    assert publish(folder, places).location == str(mine / "m" / "v1.0.0")
+    for nowhere in (None, "packaged"):
+        with refused("no registry to publish into", "--registry", "LESION_HUB_REGISTRY"):
+            publish(folder, nowhere)
+    with refused("file", "cannot be written"):
+        publish(folder, tmp_path / "file")
+
+
+def test_an_ensemble_finds_its_members_beside_it_whatever_else_bears_their_name(make_folder, tmp_path):
+    members = {"a": make_folder(1), "b": make_folder(2)}
+    for name, folder in members.items():
+        publish(folder, tmp_path / "theirs", name=name)
+    publish(write_ensemble(tmp_path / "run-e", members), tmp_path / "theirs", name="e")
+    publish(make_folder(3), tmp_path / "mine", name="a")
+    both = f"{tmp_path / 'mine'}{os.pathsep}{tmp_path / 'theirs'}"
+    assert [member.name for member in lesion_hub.from_pretrained("e", registry=both).members] == ["a", "b"]
 
 
 def test_damaged_weights_are_refused(make_folder, tmp_path):

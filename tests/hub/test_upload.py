@@ -85,13 +85,24 @@ def test_text_that_others_wrote_into_the_changelog_stays(hub, make_folder, repo_
 # -------------------------------------------------------------------------------------------------------------- refusals
 
 
-def test_an_existing_version_is_refused_whatever_it_holds(hub, make_folder, repo_id):
+def test_an_existing_version_that_holds_anything_else_is_refused(hub, make_folder, repo_id):
     first = make_folder(1)
     publish(first, repo_id)
-    for folder in (first, make_folder(2)):
+    for folder, notes in ((make_folder(2), "Notes of 1.0.0."), (first, "Other notes.")):
         with refused(f"{repo_id} v1.0.0", "already exists"):
-            publish(folder, repo_id)
+            publish(folder, repo_id, notes=notes)
     assert_published_once(hub, repo_id, first)
+
+
+def test_the_same_again_is_published_already_even_under_a_newer_version(hub, make_folder, repo_id):
+    folder = make_folder(1)
+    first = publish(folder, repo_id)
+    again = publish(folder, repo_id)
+    assert (first.already, again.already, again.commit) == (False, True, first.commit)
+    assert_published_once(hub, repo_id, folder)
+    publish(make_folder(2), repo_id, "1.1.0")
+    assert publish(folder, repo_id).already
+    assert hub.titles(repo_id) == ["Release v1.1.0", "Release v1.0.0"]
 
 
 @pytest.mark.parametrize("notes", [None, "", "  "])

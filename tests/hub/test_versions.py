@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked_notes, version_tags
+from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked_notes, split_revision, version_tags
 from tests.hub.publishable import refused
 
 numbers = st.integers(min_value=0, max_value=10**6)
@@ -55,6 +55,36 @@ def test_ten_comes_after_nine():
 def test_other_spellings_are_refused(text):
     with refused("X.Y.Z"):
         Version.parse(text)
+
+
+@given(some_versions)
+def test_a_version_in_the_name_is_the_one_beside_it(version):
+    tag, number = str(version), str(version)[1:]
+    for said in ((f"m@{tag}",), (f"m@{number}",), ("m", tag), ("m", number), (f"m@{tag}", number)):
+        assert split_revision(*said) == ("m", tag)
+
+
+def test_branches_commits_and_paths_with_an_at_stay_as_they_are(tmp_path):
+    assert split_revision("org/m@refs/pr/1") == ("org/m", "refs/pr/1")
+    assert split_revision("m", "") == ("m", None)
+    (tmp_path / "run@2").mkdir()
+    assert split_revision(str(tmp_path / "run@2"), "main") == (str(tmp_path / "run@2"), "main")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (("m@v1.0.0", "v2.0.0"), "says v1.0.0 and the revision beside it v2.0.0"),
+        (("m@",), "NAME@VERSION"),
+        (("@v1.0.0",), "NAME@VERSION"),
+        (("m@v1\x1b[2J",), "holds what no version"),
+        (("m", "main\n"), "holds what no version"),
+        (("m", "my branch"), "holds what no version"),
+    ],
+)
+def test_what_is_no_revision_is_one_line(said, words):
+    with refused(words):
+        split_revision(*said)
 
 
 @given(histories, some_versions, notes_texts)

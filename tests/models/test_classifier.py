@@ -107,6 +107,60 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_the_zoo_lists_our_own_first_and_searches():
     assert [a.name for a in list_architectures("alexnet")] == ["lesion_alexnet"]
     assert list_architectures()[0].family == "lesion_hub"
+    assert list_architectures("lesion_ensemble") == [], "which is made of trained models, never trained"
     names = [a.name for a in list_architectures("efficientnet_b?")]
     assert "efficientnet_b0" in names
     assert "resnet50" not in names
+
+
+# ------------------------------------------------------------------------------------------------ trained elsewhere
+
+
+def test_outputs_in_another_order_are_brought_into_the_spaces():
+    network = timm.create_model("test_resnet", num_classes=7).eval()
+    classes = sorted(["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"])
+    model = LesionClassifier.from_network(network, classes, image_size=32)
+    images = torch.rand(2, 3, 32, 32)
+    assert model.space.name == "ham7"
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), network(images)[:, [classes.index(label) for label in model.labels]])
+    assert model.last_layer.weight.data_ptr() != network.get_classifier().weight.data_ptr(), "the network is copied"
+
+
+def test_labels_of_ones_own_make_a_space_and_preprocessing_is_kept():
+    network = timm.create_model("test_resnet", num_classes=2)
+    options = {"image_size": (40, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "crop_mode": "squash"}
+    model = LesionClassifier.from_network(network, ["tinea", "vitiligo"], **options)
+    assert (model.labels, model.space.name) == (("tinea", "vitiligo"), "custom")
+    assert (model.input_config.input_size, model.input_config.crop_mode) == ((3, 40, 48), "squash")
+    assert network.training, "it is left as it was"
+
+
+def exchanged_head():
+    network = timm.create_model("test_resnet", num_classes=2)
+    network.fc = torch.nn.Sequential(torch.nn.Dropout(0.1), network.fc)
+    return network
+
+
+def exchanged_activation():
+    network = timm.create_model("test_resnet", num_classes=2)
+    network.act1 = torch.nn.Tanh()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "told"),
+    [
+        (lambda: torch.nn.Conv2d(3, 2, 1), ["a", "b"], "Conv2d: was not made by timm.create_model"),
+        (lambda: timm.create_model("test_resnet", num_classes=3), ["a", "b"], "has 3 outputs, but there are 2 labels"),
+        (exchanged_head, ["a", "b"], "is not what timm builds under that name"),
+        (exchanged_activation, ["a", "b"], "gives other logits when it is built again"),
+        (lambda: timm.create_model("test_resnet", num_classes=2, in_chans=1), ["a", "b"], "is not what timm builds"),
+        (lambda: timm.create_model("test_resnet", num_classes=2), ["a", "a"], "are the same label"),
+    ],
+)
+def test_a_network_that_others_could_not_build_again_is_one_line(make, labels, told):
+    with pytest.raises(LesionHubError) as caught:
+        LesionClassifier.from_network(make(), labels, image_size=32)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

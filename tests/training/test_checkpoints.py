@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save
 
 from lesion_hub.errors import FileWriteError
 from lesion_hub.training.checkpoints import CheckpointFolder, _pack, _unpack
@@ -99,3 +100,35 @@ def test_nothing_in_a_checkpoint_can_run_code(tmp_path: Path) -> None:
         assert set(json.loads(file.metadata()["state"])) == set(STATE)
     with pytest.raises(TypeError, match="has no place in a checkpoint"):
         CheckpointFolder(tmp_path).save({"function": print}, 2)
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for step in (1, 2):
+        CheckpointFolder(folder).save({"step": step, **STATE}, step)
+    return folder
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_flipped_bit_never_becomes_a_state(two_checkpoints: Path, data: st.DataObject) -> None:
+    newest = two_checkpoints / "step-000000002.safetensors"
+    written = newest.read_bytes()
+    position = data.draw(st.integers(0, 8 * len(written) - 1))
+    flipped = bytearray(written)
+    flipped[position // 8] ^= 1 << position % 8
+    try:
+        newest.write_bytes(flipped)
+        state = CheckpointFolder(two_checkpoints).newest()
+    finally:
+        newest.write_bytes(written)
+    assert state is not None and torch.equal(state["weights"]["a.b"], STATE["weights"]["a.b"])
+    assert (state["optimiser"], state["history"]) == (STATE["optimiser"], [])
+
+
+def test_checkpoints_of_version_1_are_read(tmp_path: Path) -> None:
+    header = {"state": json.dumps({"step": 7, "weight": "tensor:/weight"}), "format": "pt"}
+    (tmp_path / "step-000000007.safetensors").write_bytes(save({"/weight": torch.ones(2)}, metadata=header))
+    state = CheckpointFolder(tmp_path).newest()
+    assert state is not None and state["step"] == 7 and torch.equal(state["weight"], torch.ones(2))

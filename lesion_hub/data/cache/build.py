@@ -58,6 +58,10 @@ _MOST_SHARD_IMAGES = 256
 _MOST_SHARDS = 128
 
 
+class CacheWriteError(DataError):
+    """A cache that cannot be written: a full or read-only disk."""
+
+
 @dataclass(frozen=True)
 class CachePlan:
     """Everything that decides a cache's bytes: its images in order, its spec, and the shards they are divided into, by key."""
@@ -115,7 +119,7 @@ def _identities(sources: Sequence[ImageSource], identify: str) -> list[tuple[str
             raise DataError(f"a {type(source).__name__} cannot be cached; give paths or encoded images")
         path = Path(source).absolute()
         try:
-            if identify == "content":
+            if identify == "content" and path.is_file():
                 return path, sha256_of(path)
             status = path.stat()
         except (OSError, ValueError):
@@ -185,7 +189,7 @@ def build_cache(
                 why = "the disk is full; free some space and run again, finished shards are kept"
             else:
                 why = f"cannot write the cache ({error.strerror or error}); choose another folder"
-            raise DataError(f"{directory}: {why}") from None
+            raise CacheWriteError(f"{directory}: {why}") from None
         cache = open_cache(directory)
     if progress is not None:
         progress(len(cache), len(cache))
@@ -253,7 +257,7 @@ def _complete(directory: Path, plan: CachePlan, *, on_error: str, processes: int
         logger.info("%s: %d of %d images are cached already", directory, done, total)
     needed, free = plan.spec.nbytes(total - done), shutil.disk_usage(directory).free
     if needed > free:
-        raise DataError(
+        raise CacheWriteError(
             f"{directory}: the disk is full, the cache needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
             "free some space or choose a smaller size"
         )
@@ -347,11 +351,11 @@ def cache_or_stream(
     progress: Progress | None = None,
     identify: str = "stat",
 ) -> tuple[Access, ImageReader]:
-    """Return the access that the budgets (bytes) permit, and its reader: an `ImageCache` where the disk has room for one.
+    """Return the access that the budgets (bytes) permit, and its reader: an `ImageCache` where one can be written.
 
-    Else the reader is an `ImageStream`, with ``processes`` as its threads. ``disk_budget`` None means what is free
-    under ``root`` and what a cache of these images takes there already. When the access is ``"resident"``, the reader's
-    `to_numpy` gives the array to move. The other options are those of `build_cache`.
+    Where the disk is full or read-only the reader is an `ImageStream`, with ``processes`` as its threads. ``disk_budget``
+    None means what is free under ``root`` and what a cache of these images takes there already. When the access is
+    ``"resident"``, the reader's `to_numpy` gives the array to move. The other options are those of `build_cache`.
     """
     spec = spec or CacheSpec()
     needed = spec.nbytes(len(paths))
@@ -363,10 +367,13 @@ def cache_or_stream(
         if needed > disk_budget:
             directory = root / plan_cache(paths, spec, ids=ids, identify=identify).fingerprint
             disk_budget += sum(shard.stat().st_size for shard in directory.glob("*.u8"))
-    access = plan_access(len(paths), spec, device_budget=device_budget, disk_budget=disk_budget)
-    if needed > disk_budget:
-        return access, ImageStream(paths, spec, ids=ids, threads=processes, on_error=on_error)
-    cache = build_cache(
-        paths, root, spec, ids=ids, processes=processes, on_error=on_error, progress=progress, identify=identify
-    )
-    return access, cache
+    if needed <= disk_budget:
+        try:
+            cache = build_cache(
+                paths, root, spec, ids=ids, processes=processes, on_error=on_error, progress=progress, identify=identify
+            )
+            return plan_access(len(paths), spec, device_budget=device_budget, disk_budget=disk_budget), cache
+        except CacheWriteError as error:
+            logger.warning("%s; without a cache, images are decoded in every epoch", error)
+    access = plan_access(len(paths), spec, device_budget=device_budget, disk_budget=0)
+    return access, ImageStream(paths, spec, ids=ids, threads=processes, on_error=on_error)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from lesion_hub.data.scan import scan, source_parts
 from lesion_hub.errors import DataError, ImageError
 from lesion_hub.files import replacing
 from lesion_hub.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 THUMB = 64
 TERMS = 20
@@ -106,7 +109,8 @@ def fingerprint(
 
     ``sources`` are paths, encoded bytes or ``{"path", "bytes"}`` mappings. With ``store``, an ``.npz`` file, images
     that it knows (by path, size and time of change, or by hash where there is no file) are not read again, and new ones
-    are added to it. ``progress(done, total)`` counts the images that are read.
+    are added to it; a store that cannot be written is reported and done without. ``progress(done, total)`` counts the
+    images that are read.
 
     >>> prints = fingerprint([b"no image"])
     >>> len(prints), list(prints.failures)
@@ -125,7 +129,10 @@ def fingerprint(
     for row, result in zip(wanted, found, strict=True):
         table.put(row, result)
     if store is not None and wanted:
-        _add_to_store(Path(store), stored, keys, table)
+        try:
+            _add_to_store(Path(store), stored, keys, table)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); the images are fingerprinted again next time", store, error.strerror)
     return table
 
 

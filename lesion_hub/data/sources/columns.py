@@ -27,7 +27,7 @@ def chosen_parts(place: str, parts: Mapping[str, Any], split: str | None) -> dic
     """Return the parts that ``split`` (train, val or test; None: all) names, by whatever name the source has for it."""
     if split is None:
         return dict(parts)
-    chosen = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name, name) == split}
+    chosen = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name.lower()) == split}
     if not chosen:
         raise DataError(f"{place}: no split {split!r} there; leave split out to read all")
     return chosen

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from lesion_hub.data.schema import COLUMNS, features
 from lesion_hub.data.sources.assemble import (
     ReadReport,
     ReadResult,
-    age_years,
     judge,
     label_index,
     official_split,
+    propose_columns,
     schema_columns,
 )
 from lesion_hub.data.sources.columns import chosen_parts, first_line, label_word, source_columns, words_table
-from lesion_hub.data.sources.rows import ReadOptions, Rows, without_suffix
+from lesion_hub.data.sources.rows import ReadOptions, Rows, age_years, without_suffix
 from lesion_hub.data.sources.sharded import find_builder, read_tars, shard_files
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace, canonical_sex, canonical_site, space_from_names
@@ -44,13 +45,17 @@ def has_pixels(path: Path) -> bool:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable Parquet file ({first_line(error)}); fetch it again") from None
     return any(
-        pyarrow.types.is_binary(type_) or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
+        pyarrow.types.is_binary(type_)
+        or pyarrow.types.is_large_binary(type_)
+        or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
         for type_ in types
     )
 
 
 def read_hub(place: str, options: ReadOptions) -> ReadResult:
     """Read a Hub id, a folder laid out as a Hub data set, or a file of one, whole or as a stream."""
+    if options.images:
+        raise DataError(f"{place}: its images are inside it, and --images names a folder of others; leave --images out")
     builder = find_builder(place, options)
     if tars := shard_files(builder, ".tar"):
         return read_tars(place, tars, options)
@@ -97,8 +102,17 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     present = pc.and_(stored.is_valid(), pc.or_(paths.is_valid(), contents.is_valid())).to_numpy()
     table = words_table(facts.to_pandas(), columns, class_names, splits, paths.to_pylist())
     default = space_from_names(map(options.relabelled, class_names)) if class_names else None
-    judged = judge(table, Rows(table, None, default, (), without_suffix), options, present)
-    report = ReadReport("hub", place, len(table), int(judged.keep.sum()), judged.problems)
+    rows = Rows(table, None, default, (), without_suffix, _other_words(everything, columns))
+    judged = judge(table, rows, options, present)
+    report = ReadReport(
+        source="hub",
+        place=place,
+        rows=len(table),
+        kept=int(judged.keep.sum()),
+        problems=judged.problems,
+        labels=judged.words,
+        proposals=propose_columns(judged, rows),
+    )
     report.raise_unless(options.allow_missing)
     words = Features({name: feature for name, feature in features(judged.space).items() if name != "image"})
     everywhere = np.ones(len(table), dtype=bool)
@@ -107,6 +121,16 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     if not judged.keep.all():
         dataset = dataset.select(np.flatnonzero(judged.keep))
     return ReadResult(dataset, judged.space, official_split(judged), report)
+
+
+def _other_words(everything: Dataset, columns: dict[str, str]) -> pd.DataFrame | None:
+    """Return the columns of plain values that nothing was mapped to, None where there are none."""
+    from datasets import Value
+
+    kinds = ("string", "large_string", "int", "float")
+    plain = [name for name, kind in everything.features.items() if isinstance(kind, Value) and kind.dtype.startswith(kinds)]
+    others = [name for name in plain if name not in columns.values()]
+    return everything.select_columns(others).to_pandas() if others else None
 
 
 # ------------------------------------------------------------------------------------------------ stream

@@ -26,7 +26,15 @@ from lesion_hub.data.shards import (
     shard_state,
     tar_words,
 )
-from lesion_hub.data.sources.assemble import Judged, ReadReport, ReadResult, judge, official_split, schema_columns
+from lesion_hub.data.sources.assemble import (
+    Judged,
+    ReadReport,
+    ReadResult,
+    judge,
+    official_split,
+    propose_columns,
+    schema_columns,
+)
 from lesion_hub.data.sources.columns import chosen_parts, first_line, source_columns, words_table
 from lesion_hub.data.sources.rows import USUAL_NAMES, ReadOptions, Rows, without_suffix
 from lesion_hub.errors import DataError
@@ -76,8 +84,7 @@ def read_index(place: str, options: ReadOptions, progress: Progress | None = Non
             f"{place}: holds no Parquet or tar shards, which is what can be streamed; write some with lesion-hub data shards, "
             "or read it without streaming"
         )
-    judged, places = _judged(place, chosen_parts(place, files, options.split), builder.info.features, options, progress)
-    index = _index(place, judged, places)
+    index = _index(place, *_judged(place, chosen_parts(place, files, options.split), builder.info.features, options, progress))
     index.report.raise_unless(options.allow_missing)
     return index
 
@@ -88,8 +95,8 @@ def _judged(
     declared: Any,
     options: ReadOptions,
     progress: Progress | None = None,
-) -> tuple[Judged, list[str]]:
-    """Return the rows of all shards, judged, and the place of each one's image."""
+) -> tuple[Rows, Judged, list[str]]:
+    """Return the rows of all shards, the same judged, and the place of each one's image."""
     from datasets import Features, Image, Value
 
     shards = [(part, url) for part, urls in parts.items() for url in urls]
@@ -112,8 +119,9 @@ def _judged(
     table = words_table(raw, columns, class_names, splits, [name for words in read for name in words.names])
     default = space_from_names(map(options.relabelled, class_names)) if class_names else None
     present = np.array([there for words in read for there in words.present], dtype=bool)
-    judged = judge(table, Rows(table, None, default, (), without_suffix), options, present)
-    return judged, [where for words in read for where in words.places]
+    unread = [name for name in raw.columns if name not in columns.values()]
+    rows = Rows(table, None, default, (), without_suffix, raw[unread] if unread else None)
+    return rows, judge(table, rows, options, present), [where for words in read for where in words.places]
 
 
 def _with_label(raw: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
@@ -124,11 +132,19 @@ def _with_label(raw: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
     return raw.rename(columns={next((name for name in _LABEL_FILES if name in known), "label"): "label"})
 
 
-def _index(place: str, judged: Judged, places: Sequence[str]) -> ReadResult:
+def _index(place: str, rows: Rows, judged: Judged, places: Sequence[str]) -> ReadResult:
     """Make the data set of the rows kept, of which the image column holds the places."""
     from datasets import Dataset
 
-    report = ReadReport("shards", place, len(judged.table), int(judged.keep.sum()), judged.problems)
+    report = ReadReport(
+        source="shards",
+        place=place,
+        rows=len(judged.table),
+        kept=int(judged.keep.sum()),
+        problems=judged.problems,
+        labels=judged.words,
+        proposals=propose_columns(judged, rows),
+    )
     kept = [where for where, keep in zip(places, judged.keep.tolist(), strict=True) if keep]
     columns = {"image": pa.array(kept, pa.string()), **schema_columns(judged, place, judged.keep)}
     dataset = Dataset.from_dict({name: columns[name] for name in COLUMNS}, features=features(judged.space))
@@ -142,8 +158,8 @@ def read_tars(place: str, files: Mapping[str, Sequence[str]], options: ReadOptio
     """Read tar shards whole, which copies their images into the cache of `datasets`, or as a stream, which copies nothing."""
     from datasets import Dataset, Features, Image, IterableDataset, concatenate_datasets
 
-    judged, places = _judged(place, chosen_parts(place, files, options.split), None, options)
-    index = _index(place, judged, places)
+    rows, judged, places = _judged(place, chosen_parts(place, files, options.split), None, options)
+    index = _index(place, rows, judged, places)
     index.report.raise_unless(options.allow_missing)
     words = index.dataset.remove_columns("image")
     kept = [where for where, keep in zip(places, judged.keep.tolist(), strict=True) if keep]
