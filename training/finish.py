@@ -6,6 +6,7 @@ take (``lesion_hub.evaluation.scoring``): original files, the model's own prepro
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
-from lesion_hub.evaluation.assessment import assess
+from lesion_hub.evaluation.assessment import LEAST_GROUPS, assess
 from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.run import save_figures
@@ -41,6 +42,8 @@ from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.reporting import draw_history
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.start import Start
+
+logger = logging.getLogger(__name__)
 
 STORAGE: StorageType = "float16"
 PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
@@ -64,9 +67,11 @@ def finish(
     start: Start,
 ) -> Outcome:
     """Write all files of a model folder into the run's: ``config.json`` last but one, and then the card, made from the rest."""
-    temperature = fold_temperature_in(classifier, data.parts["validation"])
+    uncalibrated = score_part(classifier, data.parts["validation"])
+    temperature = fold_temperature_in(classifier, uncalibrated)
     scored = {name: score_part(classifier, part) for name, part in data.parts.items() if name != "train"}
-    points = choose_points(scored["validation"])
+    calibration.refuse_worse(uncalibrated, scored["validation"])
+    points = operating_points.choose_for(scored["validation"].predictions)
     results: dict[str, Any] = {}
     for name, found in scored.items():
         given = (found.probabilities, found.labels, found.groups, found.space)
@@ -96,10 +101,19 @@ def finish(
     return Outcome(results, temperature, points)
 
 
-def fold_temperature_in(classifier: LesionClassifier, validation: Part) -> float:
-    """Fit the temperature, fold it in, and round the weights as they are stored: what is measured is what is published."""
-    probabilities = score_part(classifier, validation).probabilities
-    temperature = calibration.fit_temperature(np.log(np.maximum(probabilities, np.finfo(float).tiny)), validation.labels)
+def fold_temperature_in(classifier: LesionClassifier, validation: Scored) -> float:
+    """Fit the temperature, fold it in, and round the weights as they are stored: what is measured is what is published.
+
+    A handful of validation images may say that none fits; then it stays 1. Of more it is a mistake in the labels.
+    """
+    logits = np.log(np.maximum(validation.probabilities, np.finfo(float).tiny))
+    try:
+        temperature = calibration.fit_temperature(logits, validation.labels)
+    except calibration.NoTemperature as error:
+        if len(validation) >= LEAST_GROUPS:
+            raise
+        logger.warning("%s; until then the temperature stays 1", error)
+        temperature = 1.0
     fold_temperature(classifier, temperature)
     classifier.network.load_state_dict(stored_weights(classifier, STORAGE))
     return temperature
@@ -108,12 +122,6 @@ def fold_temperature_in(classifier: LesionClassifier, validation: Part) -> float
 def score_part(classifier: LesionClassifier, part: Part) -> Scored:
     """Compute the part's probabilities in the classifier's own labels, by the path that users take."""
     return score_dataset(Predictor.of(classifier), part.dataset, part.space, space=classifier.space)
-
-
-def choose_points(validation: Scored) -> dict[str, OperatingPoint]:
-    """Choose malignancy thresholds on validation; none where the labels say nothing of malignancy."""
-    malignancy = validation.predictions.malignancy()
-    return {} if malignancy is None else operating_points.choose(malignancy.scores, malignancy.truth)
 
 
 def write_part(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -> None:

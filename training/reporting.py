@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +26,23 @@ if TYPE_CHECKING:
 class Report:
     """Reports a run's progress on the terminal, in ``log.jsonl`` and to the trackers; only the first process prints.
 
-    The bar counts the steps of the whole run (a probe's are batches), so its remaining time is that of the run.
+    The bar counts the steps of the whole run (a probe's are batches), so its remaining time is that of the run. ``after_epoch``
+    is told the epochs so far at the end of each, and of an interrupted run's when it is resumed; what it raises ends the run.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, steps_per_epoch: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        steps_per_epoch: int,
+        accelerator: Accelerator,
+        after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.steps_per_epoch = steps_per_epoch
         self.accelerator = accelerator
+        self.after_epoch = after_epoch
         self.unit = "epoch" if recipe.probe is None else "view"
         self.console = Console(quiet=not accelerator.is_main_process)
         self.history: list[dict[str, Any]] = []
@@ -66,14 +75,17 @@ class Report:
     def resume(self, history: Sequence[dict[str, Any]]) -> None:
         """Take over the epochs of an interrupted run, or of a shorter one: then say which schedule the rest has."""
         self.history = list(history)
-        done, epochs = len(history), self.recipe.epochs
-        if not history or history[-1].get("of", epochs) == epochs:
+        if not history:
             return
-        if stopped_early(history, self.recipe.early_stopping):
-            self.print_line(f"early stopping ended this run after epoch {done}: there is no epoch {done + 1}")
-        elif done < epochs:
-            rates = f"the learning rates that a run of {epochs} has there ({self.recipe.schedule.name})"
-            self.print_line(f"going on after epoch {done}: epochs {done + 1} to {epochs} take {rates}")
+        done, epochs = len(history), self.recipe.epochs
+        if history[-1].get("of", epochs) != epochs:
+            if stopped_early(history, self.recipe.early_stopping):
+                self.print_line(f"early stopping ended this run after epoch {done}: there is no epoch {done + 1}")
+            elif done < epochs:
+                rates = f"the learning rates that a run of {epochs} has there ({self.recipe.schedule.name})"
+                self.print_line(f"going on after epoch {done}: epochs {done + 1} to {epochs} take {rates}")
+        if self.after_epoch is not None:
+            self.after_epoch(self.history)
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         """Show that ``epoch`` begins, at ``step`` 0 unless it is resumed."""
@@ -95,6 +107,8 @@ class Report:
             self.folder.write_log(self.history)
         self.accelerator.log({key: record[key] for key in record if key not in ("phase", "of")}, step=len(self.history))
         self.print_line(record_line(record, best))
+        if self.after_epoch is not None:
+            self.after_epoch(self.history)
 
     def summary(self, outcome: Outcome) -> None:
         """Print the headline measures of each part, the published epoch, the operating points and the folder."""

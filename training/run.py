@@ -1,19 +1,17 @@
 """A run from recipe to publishable folder, and an ensemble of runs.
 
-`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members one
-by one and describes what they make together; its ``ensemble.json`` pins *published* members, so publish each member's
-folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
+`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members,
+which several workers may share out, and describes what they make together; its ``ensemble.json`` pins *published* members,
+so publish each member's folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
-from collections.abc import Callable
-from functools import wraps
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +20,14 @@ from torch import nn
 
 from lesion_hub.config import load_model_config
 from lesion_hub.data.cache import CacheSpec
+from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
+from lesion_hub.training.claims import Claim, Claims, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
-from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
+from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
 from lesion_hub.training.finish import finish
 from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
@@ -38,36 +38,29 @@ from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.start import build_classifier, start_of
+from lesion_hub.training.workers import local_workers
 
 IMAGES_PICTURED = 4
 MEMBERS_NAME = "ensemble_members.json"
 
 
-Run = TypeVar("Run", bound=Callable[..., Any])
+def train_recipe(
+    recipe: Recipe, options: LaunchOptions, after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+) -> RunFolder:
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder.
 
-
-def frees_its_folder(run: Run) -> Run:
-    """Decorate what trains into ``options.out``: the folder is free again where it fails before anything is saved."""
-
-    @wraps(run)
-    def freeing(*given: Any, **named: Any) -> Any:
-        options: LaunchOptions = inspect.signature(run).bind(*given, **named).arguments["options"]
-        folder = RunFolder(options.out)
-        there = [] if options.restart else [path for path in folder.files_of_a_claim if path.is_file()]
-        try:
-            return run(*given, **named)
-        except BaseException:
-            if os.environ.get("RANK", "0") == "0":
-                folder.release(there)
-            raise
-
-    return cast(Run, freeing)
-
-
-@frees_its_folder
-def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder."""
+    ``after_epoch`` is called with the records of all epochs so far, on resuming too, and may raise to end the run there.
+    """
     folder = RunFolder(options.out)
+    with folder.freed_unless_saved(restart=options.restart):
+        _train(recipe, options, folder, after_epoch)
+    return folder
+
+
+def _train(
+    recipe: Recipe, options: LaunchOptions, folder: RunFolder, after_epoch: Callable[[list[dict[str, Any]]], None] | None
+) -> None:
+    """Claim ``folder`` for ``recipe``, train, and write the model into it."""
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
         recipe = folder.claim(
@@ -76,7 +69,7 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
     reopened = folder.reopened_by(recipe)
     if folder.finished and not reopened:
         accelerator.print(f"{folder.path}: this run is finished; more epochs go on with it, --restart trains it anew")
-        return folder
+        return
     data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
     start.refuse_seen(data.held_out())
@@ -91,29 +84,20 @@ def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
     if reopened and accelerator.is_main_process:
         folder.reopen(recipe)
     start_tracker(accelerator, recipe, options)
-    with Report(recipe, folder, feed.steps_per_epoch, accelerator) as report:
-        if recipe.probe is None:
-            checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-            history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
-        else:
-            checkpoints = folder.checkpoints(keep=recipe.epochs)
-            history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
-    if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, data, history, start)
-        report.summary(outcome)
-    for tracker in accelerator.trackers:
-        tracker.finish()
-    return folder
-
-
-def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator) -> RunFolder:
-    """Claim ``options.out`` for several runs after one recipe, each in a folder below it; one process claims it first."""
-    folder = RunFolder(options.out)
-    with accelerator.main_process_first():
-        folder.claim(recipe, restart=options.restart and accelerator.is_main_process)
-        if accelerator.is_main_process and folder.reopened_by(recipe):
-            folder.reopen(recipe)
-    return folder
+    try:
+        with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
+            if recipe.probe is None:
+                checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+                history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+            else:
+                checkpoints = folder.checkpoints(keep=recipe.epochs)
+                history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
+        if accelerator.is_main_process:
+            outcome = finish(folder, recipe, classifier, data, history, start)
+            report.summary(outcome)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def build_feeds(
@@ -152,6 +136,9 @@ def build_feeds(
     )
 
     def order(epoch: int) -> np.ndarray:
+        if isinstance(train.images, ShardedImages):
+            buffer, world = recipe.data.shuffle_buffer, accelerator.num_processes
+            return streamed_order(train.images.shards, buffer, recipe.seed, epoch, world=world)
         return epoch_order(recipe.sampler.kind, train.labels, recipe.seed, epoch, draw=train.draw)
 
     def prepare(images: torch.Tensor, stretch: np.ndarray) -> torch.Tensor:
@@ -161,24 +148,58 @@ def build_feeds(
     return feed, PartScorer(parts["validation"], pixels["validation"], prepare, accelerator, recipe.batch_size)
 
 
+# ------------------------------------------------------------------------------------------------ several runs in one folder
+
+
+def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator, runs: str) -> RunFolder:
+    """Make ``options.out`` the folder of several runs after one recipe; a restart deletes those there (``runs``, a glob)."""
+    folder = RunFolder(options.out)
+    with accelerator.main_process_first():
+        restart = options.restart and accelerator.is_main_process
+        if restart:
+            Claims(options.out).refuse_restart()
+            for path in options.out.glob(runs):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folder.claim(recipe, restart=restart)
+        if accelerator.is_main_process and folder.reopened_by(recipe):
+            folder.reopen(recipe)
+    return folder
+
+
+def train_several(recipes: Mapping[str, Recipe], runs: Mapping[str, Path], options: LaunchOptions) -> None:
+    """Train every recipe into its folder of ``runs``, shared out among all workers that do the same, until all are finished."""
+    accelerator = make_accelerator(next(iter(recipes.values())), options)
+    claims = Claims(options.out)
+
+    def finished(name: str) -> bool:
+        run = RunFolder(runs[name])
+        return run.finished and not run.reopened_by(recipes[name])
+
+    def train(claim: Claim) -> None:
+        place = options.model_copy(update={"out": runs[claim.name], "restart": False})
+        train_recipe(recipes[claim.name], place, lambda history: claim.confirm())
+
+    with local_workers(train_several, options, recipes, runs):
+        work_through(lambda: claims.take_first(recipes, finished), lambda: all(map(finished, recipes)), train, accelerator)
+
+
 # ------------------------------------------------------------------------------------------------ ensembles
 
 
-@frees_its_folder
 def train_ensemble(recipe: EnsembleRecipe, options: LaunchOptions) -> Path:
     """Train the members that are not finished into ``OUT/members/NAME``; return the path of the file that describes them."""
     members = load_members(recipe)
     accelerator = make_accelerator(next(iter(members.values())), options)
-    folder = claim_folder(recipe, options, accelerator)
-    for name, member in members.items():
-        train_recipe(member, options.model_copy(update={"out": options.out / "members" / name}))
+    folder = claim_folder(recipe, options, accelerator, runs="members/*")
+    runs = {name: options.out / "members" / name for name in members}
+    train_several(members, runs, options)
     accelerator.wait_for_everyone()
     described = [
         {
             "folder": f"members/{name}",
             "recipe": member.name,
             "weight": weight,
-            "weights_sha256": load_model_config(options.out / "members" / name).lesion_hub.weights_sha256,
+            "weights_sha256": load_model_config(runs[name]).lesion_hub.weights_sha256,
         }
         for (name, member), weight in zip(members.items(), recipe.weights, strict=True)
     ]

@@ -7,9 +7,10 @@ recipe).
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.files import write_json, write_text
 from lesion_hub.hub.layout import CARD_NAME
 from lesion_hub.training.checkpoints import CheckpointFolder
+from lesion_hub.training.claims import ClaimLost
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import dump_recipe, first_difference, read_yaml
 
@@ -56,6 +58,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def index_file(self) -> Path:
+        """The words of all images of a streamed run, and where each lies."""
+        return self.path / "index.parquet"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -78,7 +85,14 @@ class RunFolder:
     @property
     def files_of_a_claim(self) -> tuple[Path, ...]:
         """The files that a run may write before it saves anything that can be resumed."""
-        return (self.recipe_file, self.log_file, self.draw_file, self.manifest_file, self.picture_file)
+        return (
+            self.recipe_file,
+            self.log_file,
+            self.draw_file,
+            self.manifest_file,
+            self.index_file,
+            self.picture_file,
+        )
 
     def claim(self, recipe: R, *, restart: bool = False, any_batch: bool = False) -> R:
         """Make the folder this recipe's; refuse one that is another's, unless ``restart`` is set: that deletes the run there.
@@ -126,8 +140,21 @@ class RunFolder:
         (self.path / CARD_NAME).unlink(missing_ok=True)
         self.write_recipe(recipe)
 
-    def release(self, kept: Collection[Path]) -> None:
-        """Give up the claim of a run that saved nothing, and delete its files; those ``kept`` were there before it."""
+    @contextmanager
+    def freed_unless_saved(self, *, restart: bool) -> Iterator[None]:
+        """Let the first process give the folder up where the block fails before anything is saved that can be resumed."""
+        kept = [] if restart else [path for path in self.files_of_a_claim if path.is_file()]
+        try:
+            yield
+        except ClaimLost:  # it is another worker's now
+            raise
+        except BaseException:
+            if os.environ.get("RANK", "0") == "0":
+                self._release(kept)
+            raise
+
+    def _release(self, kept: Collection[Path]) -> None:
+        """Delete the files of a run that saved nothing; those ``kept`` were there before it."""
         if self.recipe_file in kept or any(self.path.rglob("checkpoints/*.safetensors")):
             return
         for path in self.files_of_a_claim:

@@ -42,6 +42,8 @@ def show_or_train(arguments: argparse.Namespace) -> None:
     publication = check_publication(arguments.push_to, arguments.version, arguments.notes)
     if isinstance(recipe, EnsembleRecipe) and publication is not None:
         raise ConfigError("--push-to publishes one model; publish the members, then make the ensemble of them")
+    if isinstance(recipe, Recipe) and options.workers > 1:
+        raise ConfigError("--workers shares out the members of an ensemble; one run takes several devices by accelerate launch")
     # Under --json all that is said on the way goes to standard error.
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         if isinstance(recipe, EnsembleRecipe):
