@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lesion_hub.config import DataSource
 from lesion_hub.data.draw import balanced_draw, load_draw
-from lesion_hub.data.duplicates import Duplicates, find_duplicates, fingerprint
+from lesion_hub.data.duplicates import Duplicates, Fingerprints, find_duplicates, fingerprint
 from lesion_hub.data.images import ImageSource
 from lesion_hub.data.scan import image_sources
 from lesion_hub.data.sources import ReadResult, read
@@ -108,7 +108,12 @@ def read_run_data(recipe: Recipe, options: LaunchOptions, folder: RunFolder, acc
     with accelerator.main_process_first():
         manifest = _kept_split(read_data, recipe.data.split, options, folder.manifest_file)
         ids = dataset["image_id"][:]
-        cut = {PART_NAMES[part]: dataset.select(manifest.rows(ids, part)) for part in manifest.parts if part in PART_NAMES}
+        broken = unreadable_rows(read_data, recipe.data, options)
+        cut = {
+            PART_NAMES[part]: dataset.select([row for row in manifest.rows(ids, part).tolist() if row not in broken])
+            for part in manifest.parts
+            if part in PART_NAMES
+        }
         draw = _kept_draw(recipe.data.draw, cut["train"], space, folder.draw_file)
     if not options.measure_test:
         cut.pop("test", None)
@@ -236,8 +241,25 @@ def duplicates_of(read_data: SourceData, split: PartitionOptions, options: Launc
     """Find the duplicates that the split keeps together; the images' fingerprints are stored beside the image cache."""
     if not split.near_duplicates:
         return None
+    return find_duplicates(_fingerprints(read_data.dataset, options))
+
+
+def unreadable_rows(read_data: SourceData, data: DataOptions, options: LaunchOptions) -> frozenset[int]:
+    """Return the rows whose images cannot be decoded, to be left out where a source has ``allow_missing``; else none.
+
+    Reading looks at no pixel. All images are decoded once for this, as they are to find duplicates.
+    """
+    if not any(source.allow_missing for source in (*data.train, *data.validation, *data.test)):
+        return frozenset()
+    failures = _fingerprints(read_data.dataset, options).failures
+    if failures:
+        logger.warning("%d images cannot be read and are left out (first: %s)", len(failures), failures[min(failures)])
+    return frozenset(failures)
+
+
+def _fingerprints(dataset: Dataset, options: LaunchOptions) -> Fingerprints:
     store = options.cache_root.parent / "fingerprints.npz"
-    return find_duplicates(fingerprint(image_sources(read_data.dataset), store=store))
+    return fingerprint(image_sources(dataset), store=store)
 
 
 def split_for_recipe(

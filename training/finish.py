@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from lesion_hub.hub.versions import Version, checked_notes, without_revision
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.data import Part, RunData
+from lesion_hub.training.loop import Record
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.reporting import draw_history
 from lesion_hub.training.run_folder import RunFolder
@@ -80,7 +83,7 @@ def finish(
     for name, found in scored.items():
         write_part(folder, name, found, results[name])
     best = max(history, key=lambda record: record["balanced_accuracy"])
-    results["training"] = {"epochs": len(history), "best": best, "recipe": published_recipe(recipe, start)}
+    results["training"] = {**covered(recipe, history), "best": best, "recipe": published_recipe(recipe, start)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
     folder.write_json(SPLIT_NAME, split_record(data))
@@ -147,6 +150,18 @@ def split_record(data: RunData) -> dict[str, Any]:
             columns[part][1].append(group)
     records = {part: PartRecord.of(*found) for part, found in columns.items()}
     return {**data.manifest.describe(), **describe_parts(records)}
+
+
+def covered(recipe: Recipe, history: Sequence[Record]) -> dict[str, Any]:
+    """Count the epochs, or the views and strengths of a probe.
+
+    Where the run was made longer on the way, ``schedules`` says which epochs had the learning rates of a run of how many.
+    """
+    if recipe.probe is not None:
+        return {"views": recipe.epochs, "strengths": len(history)}
+    spans = [(of, [record["epoch"] for record in span]) for of, span in groupby(history, lambda record: record.get("of"))]
+    schedules = [{"first": epochs[0], "last": epochs[-1], "of": of} for of, epochs in spans]
+    return {"epochs": len(history), **({"schedules": schedules} if len(schedules) > 1 else {})}
 
 
 def published_recipe(recipe: Recipe, start: Start) -> dict[str, Any]:

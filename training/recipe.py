@@ -296,6 +296,24 @@ class Phase(Options):
     freeze_norm: Switch = False
 
 
+class ProbeOptions(Options):
+    """Solve for the last layer on the features of a backbone that stays as it is.
+
+    ``epochs`` is then how many augmented views of every image there are. The loss, a convex one, is minimised with
+    ``strength`` / 2 times the squared length of the weights (of standardised features) added, for each of ``strengths`` from
+    the strongest on; ``early_stopping`` counts them as it counts epochs.
+    """
+
+    strengths: tuple[Positive, ...] = Field(default=(1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4), min_length=1)
+
+    @field_validator("strengths")
+    @classmethod
+    def _decreasing(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value), reverse=True):
+            raise ValueError("every strength is below the one before it; sort them, the strongest first")
+        return value
+
+
 class EarlyStopping(Options):
     """Stop when validation balanced accuracy has not risen by more than ``min_delta`` for ``patience`` epochs."""
 
@@ -320,8 +338,12 @@ class CheckpointOptions(Options):
 # ------------------------------------------------------------------------------------------------ the recipe
 
 
+# What a probe, which is solved and not trained step by step, has no use for.
+_OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "accumulation", "clip", "compile", "ema", "checkpoints")
+
+
 class Recipe(Options):
-    """One training run, complete but for the data root."""
+    """One training run, complete but for the data root. With a ``probe`` it solves for the last layer alone."""
 
     name: str = "recipe"
     data: DataOptions
@@ -342,6 +364,7 @@ class Recipe(Options):
     compile: Switch = False
     ema: EmaOptions | None = None
     early_stopping: EarlyStopping | None = None
+    probe: ProbeOptions | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()
     seed: NonNegativeCount = 0
 
@@ -363,7 +386,20 @@ class Recipe(Options):
         loss, space = LOSSES.get(self.loss.name), self.data.space
         if loss is not None and loss.binary and space is not None and len(label_space(space)) != 2:
             raise ValueError(f"loss {self.loss.name} is for two classes and {space} has more; use cross_entropy")
+        if self.probe is not None:
+            for key in _OF_THE_LOOP:
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for training step by step, and a probe is solved; drop {key}, or probe")
+            if loss is None or not loss.convex:
+                convex = ", ".join(name for name, row in LOSSES.items() if row.convex)
+                raise ValueError(f"a probe is solved with a convex loss ({convex}), not {self.loss.name}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_applies(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes are told apart by what they dump: one without a probe stays what it was before there were any.
+        unused = {"probe"} if self.probe is None else set(_OF_THE_LOOP)
+        return {key: value for key, value in dump(self).items() if key not in unused}
 
     def fingerprint(self) -> str:
         """Hash everything the recipe says: 64 hex digits."""

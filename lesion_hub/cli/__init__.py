@@ -34,7 +34,7 @@ COMMANDS = {
         models.pull,
         serve.publish_space,
     ),
-    "Train a model": (train.train, train.cross_validate, train.search),
+    "Train a model": (train.train, train.cross_validate, train.search, train.find_lr),
     "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, recalibrate.recalibrate, evaluate.card),
 }
 

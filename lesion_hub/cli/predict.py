@@ -25,7 +25,7 @@ from lesion_hub.cli.options import (
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ def predict(
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a model sees in images.
+    """Say what a model sees in images. Exit status 1 where one of them cannot be read; the others are answered all the same.
 
     Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
     from lesion_hub.app.words import NOTICE
+    from lesion_hub.data.images import utf8_name
 
     if overlay is not None:
         explain = explain or "gradcam"
@@ -77,12 +78,25 @@ def predict(
     else:
         shown = []
         with progress_bar("predicting") as progress:
-            for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
-                shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+            for path, one in zip(images, predictor.try_each(images, progress=progress, **options), strict=True):
+                if isinstance(one, ImageError):
+                    shown.append({"image": utf8_name(str(path)), "error": str(one)})
+                else:
+                    facts = {"image": utf8_name(str(path)), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)}
+                    shown.append(facts)
         told = {"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown}
+    broken = [facts["error"] for facts in shown if "error" in facts]
     if json_:
         print_json(told)
-        return
+    else:
+        _print_predictions([facts for facts in shown if "error" not in facts])
+    if broken:
+        raise ImageError("; ".join(broken))
+
+
+def _print_predictions(shown: list[dict[str, Any]]) -> None:
+    from lesion_hub.app.words import NOTICE
+
     for facts in shown:
         malignancy, apart = facts["malignancy"], facts["disagreement"]
         print_facts(
@@ -97,7 +111,8 @@ def predict(
             }
         )
         say("")
-    say(NOTICE, err=True)
+    if shown:
+        say(NOTICE, err=True)
 
 
 def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
@@ -236,7 +251,7 @@ def create(
             fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
         for name in fitted.unrecorded:
             say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
-        chosen = {"fit": fitted.fit, "operating_points": fitted.points}
+        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points}
         made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -148,6 +149,29 @@ def is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
+def utf8_name(name: str) -> str:
+    r"""Return the name of a file as text that can be printed and stored: bytes of it that are not UTF-8 become ``\xff``.
+
+    >>> utf8_name("mole_\udce9.jpg") == r"mole_\xe9.jpg", utf8_name("Läsion.jpg")
+    (True, 'Läsion.jpg')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def open_image_file(path: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a regular file for reading, `ImageError` where it is none: reading a pipe or a device could wait for ever."""
+    try:
+        if not stat.S_ISREG(kind := Path(path).stat().st_mode) and not stat.S_ISDIR(kind):
+            raise ImageError(f"{name}: is a pipe, socket or device and not a file; remove it")
+        return Path(path).open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder; name one image file in it") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be opened ({_reason(error)}); check its name and permissions") from None
+
+
 def _facts(image: Image.Image) -> ImageFacts:
     tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
     quantization = tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
@@ -177,14 +201,7 @@ def _stream(source: Any, name: str) -> IO[bytes]:
         raise ImageError(f"{'None' if source is None else type(source).__name__} is no image; give {ACCEPTED}")
     if _URL.match(os.fspath(source)):
         raise ImageError(f"{name[:80]}: is a URL; download it first, then give the file")
-    try:
-        return Path(source).open("rb")
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder; name one image file in it") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be opened ({_reason(error)}); check its name and permissions") from None
+    return open_image_file(source, name)
 
 
 def _content(file: Any, name: str) -> bytes:

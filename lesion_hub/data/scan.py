@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
 
-from lesion_hub.data.images import ImageSource
+from lesion_hub.data.images import ImageSource, open_image_file
 from lesion_hub.data.schema import image_paths, not_streamed, undecoded
 from lesion_hub.errors import DataError, ImageError
 from lesion_hub.progress import Progress
@@ -91,10 +90,11 @@ def _encoded(source: ImageSource) -> tuple[bytes, str]:
         return content, name
     if path is None:
         raise ImageError("image: the row holds neither image bytes nor a path; drop the row or add its image")
-    try:
-        return Path(path).read_bytes(), name
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    with open_image_file(path, name) as stream:
+        try:
+            return stream.read(), name
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror or error}); check the disk it is on") from None
 
 
 def source_parts(source: ImageSource) -> tuple[str | None, bytes | None]:

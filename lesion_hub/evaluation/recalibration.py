@@ -10,6 +10,7 @@ thresholds that were fitted on others.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, Options, dump_json, validated
+from lesion_hub.config import CONFIG_NAME, EnsembleConfig, ModelConfig, OperatingPoint, Options, validated
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import DataError, StoreError
@@ -33,10 +34,11 @@ from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_o
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.run import EvaluateOptions, EvaluationInput, load_input, save_figures, score_input
 from lesion_hub.evaluation.scoring import BATCH, Scored, score_dataset
-from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.files import read_json, write_json
+from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.card import PARTS, RECALIBRATION, write_card
 from lesion_hub.hub.format import fold_temperature, read_model, stored_weights, write_model
-from lesion_hub.hub.layout import METRICS_NAME, SPLIT_NAME, load_config, own_section
+from lesion_hub.hub.layout import METRICS_NAME, MODELING_NAME, SPLIT_NAME, WEIGHTS_NAME, load_config, own_section
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
@@ -351,4 +353,7 @@ def _write_ensemble(
     record = fitted_on(data_name(given.data), scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
     changed = config.model_copy(update={"temperature": temperature, "operating_points": points, "fitted_on": record})
     write_json(place / SPLIT_NAME, read_json(given.found.folder / SPLIT_NAME, missing_ok=True))
-    write_text(place / ENSEMBLE_NAME, dump_json(changed))
+    if config.weights_sha256 is not None:  # the members' weights travel with it
+        for name in (WEIGHTS_NAME, MODELING_NAME, CONFIG_NAME):
+            shutil.copyfile(given.found.folder / name, place / name)
+    write_ensemble(place, changed)

@@ -184,6 +184,11 @@ class CardFacts:
         return citations([source.name for source in self.sources])
 
     @property
+    def is_probe(self) -> bool:
+        """Whether the last layer alone was fitted, on a backbone that stayed as it was."""
+        return self.recipe.get("probe") is not None
+
+    @property
     def recipe_lines(self) -> list[tuple[str, str]]:
         """(what, value) of the recipe's main choices; what it leaves out is not shown."""
         lines = []
@@ -191,6 +196,8 @@ class CardFacts:
             value: Any = self.recipe
             for key in dotted.split("."):
                 value = value.get(key) if isinstance(value, Mapping) else None
+            if dotted == "epochs" and self.is_probe:
+                what = "Views of every image"
             if value not in (None, False, "", 0.0):
                 lines.append((what, f"{value:g}" if isinstance(value, float) else str(value)))
         return lines

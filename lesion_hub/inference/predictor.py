@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from lesion_hub.config import OperatingPoint, Options, validated
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.hub.format import StorageType
 from lesion_hub.hub.release import Published
 from lesion_hub.hub.store import publish
@@ -203,18 +203,45 @@ class Predictor:
         **options: Any,
     ) -> Iterator[Prediction]:
         """Predict any number of images, one answer at a time; memory holds two batches, whatever their number."""
+        for answer in self.try_each(images, metadata=metadata, progress=progress, **options):
+            if isinstance(answer, ImageError):
+                raise answer
+            yield answer
+
+    def try_each(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        metadata: Iterable[Patient | None] | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Iterator[Prediction | ImageError]:
+        """Predict as ``stream`` does; the answer to an image that cannot be opened is its `ImageError`.
+
+        >>> model = Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32))
+        >>> [type(answer).__name__ for answer in model.try_each([np.zeros((45, 60, 3), np.uint8), b"no image"])]
+        ['Prediction', 'ImageError']
+        """
         chosen = self._checked(options, "predict")
         if is_single(images):
             images = [cast(ImageInput, images)]
         total = len(images) if isinstance(images, Sized) else None
         patients = iter(metadata) if metadata is not None else None
         done = 0
-        open_ = partial(open_image, framings=self.framings, keep=chosen.explain is not None)
-        for chunk in in_chunks(images, open_, chosen.batch_size):
-            known = list(islice(patients, len(chunk))) if patients is not None else None
-            if known is not None and len(known) < len(chunk):
+
+        def opened(image: ImageInput) -> OpenedImage | ImageError:
+            try:
+                return open_image(image, self.framings, keep=chosen.explain is not None)
+            except ImageError as error:
+                return error
+
+        for chunk in in_chunks(images, opened, chosen.batch_size):
+            known = list(islice(patients, len(chunk))) if patients is not None else [None] * len(chunk)
+            if len(known) < len(chunk):
                 raise ConfigError("there are fewer metadata than images; give one mapping, or None, for each image")
-            yield from self.predict_opened(chunk, chosen, known)
+            good = [(image, patient) for image, patient in zip(chunk, known, strict=True) if not isinstance(image, ImageError)]
+            found = iter(self.predict_opened([image for image, _ in good], chosen, [patient for _, patient in good]))
+            yield from (image if isinstance(image, ImageError) else next(found) for image in chunk)
             done += len(chunk)
             if progress:
                 progress(done, total)

@@ -70,7 +70,7 @@ def test_compare(call, make_model, samples, tmp_path):
 
 
 def test_calibrate(call, make_model, samples):
-    folder = make_model(temperature=None)
+    folder = make_model(seed=3, temperature=None)
     found = json.loads(call("calibrate", folder, "--data", samples, "--json"))
     assert found["temperature"] > 0 and found["nll_after"] <= found["nll_before"]
     with pytest.raises(LesionHubError, match="calibrated already"):

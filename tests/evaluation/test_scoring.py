@@ -9,9 +9,11 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import DataError, TaxonomyError
-from lesion_hub.evaluation import scoring
+from lesion_hub.evaluation import operating_points, scoring
 from lesion_hub.evaluation.scoring import in_space, read_scored, score_dataset, shared_space, views_of
+from lesion_hub.inference import Predictor
 from lesion_hub.taxonomy import label_space, space_from_labels, space_from_names
+from tests.inference.networks import classifier
 
 HAM7 = label_space("ham7")
 
@@ -80,6 +82,17 @@ def test_a_coarser_space_sums_probabilities_and_maps_labels(predictor, data):
 )
 def test_the_shared_space_is_the_finest_that_both_map_into(model, found_in, expected):
     assert shared_space(label_space(model), label_space(found_in)).name == expected
+
+
+def test_a_model_of_full_names_is_measured_on_a_set_of_codes(data):
+    """Its labels stay the words that it was trained on; what they mean is known."""
+    model = Predictor.of(classifier(space=space_from_names(["nevus", "Melanom"])))
+    answer = model.predict(next(iter(image_sources(data.dataset))))
+    assert answer.malignancy == answer.probabilities["Melanom"]
+    assert shared_space(model.space, data.space).name == "ham7"
+    malignancy = score_dataset(model, data.dataset, data.space, space="binary").predictions.malignancy()
+    assert malignancy.truth.sum() == (HAM7.map_to("binary").labels(data.dataset["label"][:]) == 1).sum()
+    assert operating_points.choose(malignancy.scores, malignancy.truth)
 
 
 def test_a_models_own_labels_in_its_own_order_are_those_that_it_is_measured_in():

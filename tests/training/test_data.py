@@ -102,6 +102,23 @@ def test_near_duplicates_stay_on_one_side(run_data: Read, options: LaunchOptions
     assert len(set(units.values())) < len(set(found.dataset["group"][:]))
 
 
+def test_an_image_that_cannot_be_read_is_left_out_where_that_is_allowed(
+    run_data: Read, options: LaunchOptions, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    write_sample_set(root, SampleSpec(space="ham7", count=70, size=48, balanced=True, seed=3))
+    broken = sorted(root.rglob("ISIC_*.jpg"))[5]
+    broken.write_bytes(b"no image")
+    place = options.model_copy(update={"data": root, "cache": tmp_path / "cache" / "images"})
+    kept = run_data(place, "data.train={folder: set, allow_missing: true}")
+    assert not any(broken.stem in ids(kept, name) for name in kept.parts)
+    assert sum(len(part) for part in kept.parts.values()) == 69 and broken.stem in kept.manifest.ids
+    again = run_data(place, "data.train={folder: set, allow_missing: true}")
+    assert {name: part.ids for name, part in again.parts.items()} == {name: part.ids for name, part in kept.parts.items()}
+    whole = run_data(place.model_copy(update={"out": tmp_path / "other"}))
+    assert sum(len(part) for part in whole.parts.values()) == 70
+
+
 def test_an_official_split_is_taken(run_data: Read, options: LaunchOptions, sample_set: Callable[[str], Path]) -> None:
     binary = options.model_copy(update={"data": sample_set("binary")})
     found = run_data(binary, recipe="melanoma10k_resnet34")

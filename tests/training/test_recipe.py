@@ -203,3 +203,28 @@ def test_the_first_difference_is_named_by_its_dotted_key() -> None:
     there, now = (load_recipe("demo", [f"optimiser.lr={lr}"]).model_dump(mode="json") for lr in (0.1, 0.2))
     assert first_difference(there, now) == "optimiser.lr 0.1 there, 0.2 now"
     assert first_difference(there, there) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimiser.lr=0.1", "optimiser is for training step by step, and a probe is solved; drop optimiser, or probe"),
+        ("ema.decay=0.9", "ema is for training step by step"),
+        (
+            "loss.name=focal",
+            "a probe is solved with a convex loss (cross_entropy, weighted_cross_entropy, logit_adjusted, bce)",
+        ),
+        ("probe.strengths=[0.1, 1.0]", "sort them, the strongest first"),
+        ("probe.strength=1.0", "unknown key 'probe.strength'; did you mean 'strengths'?"),
+    ],
+)
+def test_a_probe_takes_what_applies_to_it(override: str, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("probe", [override])
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_recipe_dumps_what_applies() -> None:
+    assert "probe" not in load_recipe("demo").model_dump() and "optimiser" in load_recipe("demo").model_dump()
+    probe = load_recipe("probe").model_dump()
+    assert probe["probe"]["strengths"][0] == 1.0 and not {"optimiser", "schedule", "phases", "ema"} & set(probe)

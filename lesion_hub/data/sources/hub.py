@@ -17,10 +17,10 @@ from lesion_hub.data.schema import COLUMNS, features
 from lesion_hub.data.sources.assemble import (
     ReadReport,
     ReadResult,
-    age_years,
     judge,
     label_index,
     official_split,
+    propose_columns,
     schema_columns,
     with_known_ids,
 )
@@ -30,6 +30,7 @@ from lesion_hub.data.sources.rows import (
     USUAL_NAMES,
     ReadOptions,
     Rows,
+    age_years,
     frame,
     without_suffix,
 )
@@ -52,16 +53,20 @@ def has_pixels(path: Path) -> bool:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable Parquet file ({_first_line(error)}); fetch it again") from None
     return any(
-        pyarrow.types.is_binary(type_) or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
+        pyarrow.types.is_binary(type_)
+        or pyarrow.types.is_large_binary(type_)
+        or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
         for type_ in types
     )
 
 
 def read_hub(place: str, options: ReadOptions) -> ReadResult:
     """Read a Hub id, a folder laid out as a Hub data set, or a Parquet file, whole or as a stream."""
+    if options.images:
+        raise DataError(f"{place}: its images are inside it, and --images names a folder of others; leave --images out")
     parts = _load(place, options)
     if options.split is not None:
-        parts = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name, name) == options.split}
+        parts = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name.lower()) == options.split}
         if not parts:
             raise DataError(f"{place}: no split {options.split!r} there; leave split out to read all")
     if not options.streaming:
@@ -153,8 +158,17 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     splits = [name for name, part in parts.items() for _ in range(len(part))]
     table, present = _table(everything, images, columns, class_names, splits)
     default = space_from_names(map(options.relabelled, class_names)) if class_names else None
-    judged = judge(table, Rows(table, None, default, (), without_suffix), options, present)
-    report = ReadReport("hub", place, len(table), int(judged.keep.sum()), judged.problems)
+    rows = Rows(table, None, default, (), without_suffix, _other_words(everything, columns))
+    judged = judge(table, rows, options, present)
+    report = ReadReport(
+        source="hub",
+        place=place,
+        rows=len(table),
+        kept=int(judged.keep.sum()),
+        problems=judged.problems,
+        labels=judged.words,
+        proposals=propose_columns(judged, rows),
+    )
     report.raise_unless(options.allow_missing)
     words = Features({name: feature for name, feature in features(judged.space).items() if name != "image"})
     everywhere = np.ones(len(table), dtype=bool)
@@ -163,6 +177,16 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     if not judged.keep.all():
         dataset = dataset.select(np.flatnonzero(judged.keep))
     return ReadResult(dataset, judged.space, official_split(judged), report)
+
+
+def _other_words(everything: Dataset, columns: dict[str, str]) -> pd.DataFrame | None:
+    """Return the columns of plain values that nothing was mapped to, None where there are none."""
+    from datasets import Value
+
+    kinds = ("string", "large_string", "int", "float")
+    plain = [name for name, kind in everything.features.items() if isinstance(kind, Value) and kind.dtype.startswith(kinds)]
+    others = [name for name in plain if name not in columns.values()]
+    return everything.select_columns(others).to_pandas() if others else None
 
 
 def _table(
