@@ -26,7 +26,7 @@ from lesion_hub.files import read_json
 from lesion_hub.hub.layout import METRICS_NAME
 from lesion_hub.hub.measures import TRAINING_HEADLINES
 from lesion_hub.taxonomy import LabelSpace
-from lesion_hub.training.data import SourceData, duplicates_of, read_sources, split_for_recipe
+from lesion_hub.training.data import SourceData, duplicates_of, read_sources, split_for_recipe, stated
 from lesion_hub.training.launch import LaunchOptions, exit_status, launch_options, make_accelerator, run_parser
 from lesion_hub.training.recipe import PartitionOptions, Recipe
 from lesion_hub.training.recipe_files import load_run_recipe
@@ -92,7 +92,7 @@ def fold_manifest(read_data: SourceData, recipe: Recipe, options: LaunchOptions,
         within = PartitionOptions(
             validation=split.validation or PartitionOptions().validation, seed=split.seed, allow_absent=split.allow_absent
         )
-        split_for_recipe(read_data.images, held_out, within, duplicates).save(file)
+        stated(split_for_recipe(read_data.images, held_out, within, duplicates), read_data).save(file)
     return file
 
 

@@ -24,7 +24,7 @@ from accelerate.utils import (
 )
 
 from lesion_hub.config import Count, Options, validated
-from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.errors import ConfigError, LesionHubError, ShardError
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
@@ -66,7 +66,9 @@ def recipe_parser(prog: str, about: str, example: str) -> argparse.ArgumentParse
     command = f"python training/{prog}" if prog.endswith(".py") else prog
     parser = argparse.ArgumentParser(prog=prog, description=about, epilog=f"Example: {command} {example}")
     parser.add_argument("--recipe", required=True, help="a recipe file, or the name of a shipped one")
-    parser.add_argument("--data", default="data", help="data root, below which the recipe's sources lie (default: data)")
+    parser.add_argument(
+        "--data", default="data", help="data root, below which the recipe's sources lie, or hub:org/name (default: data)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the recipe: optimiser.lr=0.01"
     )
@@ -103,7 +105,7 @@ def exit_status(command: Callable[[], None]) -> int:
         command()
     except LesionHubError as error:
         # Only the first process prints, unless the error may have happened in another one alone.
-        if isinstance(error, TrainingDiverged) or os.environ.get("RANK", "0") == "0":
+        if isinstance(error, TrainingDiverged | ShardError) or os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 128 + error.signum if isinstance(error, RunInterrupted) else 1
     finally:

@@ -93,6 +93,8 @@ class DataOptions(Options):
 
     ``space`` null is the space that the labels themselves make. ``cache_size`` is the short side of the cached training
     images (null: what the model's input needs), ``cache_aspect`` their width / height (null: that of the images).
+    ``streaming`` reads images from Parquet or tar shards, here or on the Hub, as they are needed and keeps none; each process
+    then holds ``shuffle_buffer`` encoded images, from which it draws.
     """
 
     space: str | None = None
@@ -103,6 +105,8 @@ class DataOptions(Options):
     draw: DrawOptions | None = None
     cache_size: Count | None = None
     cache_aspect: Positive | None = None
+    streaming: Switch = False
+    shuffle_buffer: Count = 1000
 
     @field_validator("space")
     @classmethod
@@ -125,6 +129,20 @@ class DataOptions(Options):
         if self.test and self.split.kind == "grouped" and self.split.test > 0:
             raise ValueError("test has a source of its own and split.test cuts another; set split.test to 0")
         return self
+
+    @model_validator(mode="after")
+    def _streamed_or_not(self) -> DataOptions:
+        if not self.streaming and "shuffle_buffer" in self.model_fields_set:
+            raise ValueError("shuffle_buffer belongs to streaming: true; drop it, or set that")
+        if self.streaming and self.draw is not None:
+            raise ValueError("draw picks single images, which a stream cannot give; drop it, or set streaming to false")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As for a loss: a recipe that streams nothing stays what it was before any could.
+        unset = () if self.streaming else ("streaming", "shuffle_buffer")
+        return {key: value for key, value in dump(self).items() if key not in unset}
 
 
 # ------------------------------------------------------------------------------------------------ model
@@ -383,6 +401,11 @@ class Recipe(Options):
     def _sections_agree(self) -> Recipe:
         if (self.data.draw is not None) != (self.sampler.kind == "balanced"):
             raise ValueError("data.draw and sampler.kind: balanced go together; give both or neither")
+        if self.data.streaming and self.sampler.kind != "natural":
+            raise ValueError(
+                f"sampler {self.sampler.kind} picks single images, which a stream cannot give; set sampler.kind to natural, "
+                "and loss.class_weights where classes are uneven"
+            )
         loss, space = LOSSES.get(self.loss.name), self.data.space
         if loss is not None and loss.binary and space is not None and len(label_space(space)) != 2:
             raise ValueError(f"loss {self.loss.name} is for two classes and {space} has more; use cross_entropy")

@@ -20,13 +20,14 @@ from torch import nn
 
 from lesion_hub.config import load_model_config
 from lesion_hub.data.cache import CacheSpec
+from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
 from lesion_hub.training.claims import Claim, Claims, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
-from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
+from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
 from lesion_hub.training.finish import finish
 from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
@@ -135,6 +136,9 @@ def build_feeds(
     )
 
     def order(epoch: int) -> np.ndarray:
+        if isinstance(train.images, ShardedImages):
+            buffer, world = recipe.data.shuffle_buffer, accelerator.num_processes
+            return streamed_order(train.images.shards, buffer, recipe.seed, epoch, world=world)
         return epoch_order(recipe.sampler.kind, train.labels, recipe.seed, epoch, draw=train.draw)
 
     def prepare(images: torch.Tensor, stretch: np.ndarray) -> torch.Tensor:

@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def index_file(self) -> Path:
+        """The words of all images of a streamed run, and where each lies."""
+        return self.path / "index.parquet"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -80,7 +85,14 @@ class RunFolder:
     @property
     def files_of_a_claim(self) -> tuple[Path, ...]:
         """The files that a run may write before it saves anything that can be resumed."""
-        return (self.recipe_file, self.log_file, self.draw_file, self.manifest_file, self.picture_file)
+        return (
+            self.recipe_file,
+            self.log_file,
+            self.draw_file,
+            self.manifest_file,
+            self.index_file,
+            self.picture_file,
+        )
 
     def claim(self, recipe: R, *, restart: bool = False, any_batch: bool = False) -> R:
         """Make the folder this recipe's; refuse one that is another's, unless ``restart`` is set: that deletes the run there.

@@ -16,7 +16,7 @@ from lesion_hub.progress import progress_bar
 if TYPE_CHECKING:
     from lesion_hub.data import ReadResult
 
-app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache and generate data sets.")
+app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache, shard and generate data sets.")
 
 
 def read_data(path: str, reading: DataOptions, *, split: str | None = None) -> ReadResult:
@@ -244,3 +244,26 @@ def split(
     for warning in manifest.warnings:
         say(f"warning: {warning}", err=True)
     say(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")
+
+
+@app.command()
+@takes_data_options
+def shards(
+    path: DataArgument,
+    out: Annotated[Path, typer.Option("--out", help="New folder for the shards.", show_default=False)],
+    format_: Annotated[str, typer.Option("--format", help="parquet, or webdataset (tar).")] = "parquet",
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of the images.")] = 0,
+    reading: DataOptions = DataOptions(),
+    json_: JsonOption = False,
+) -> None:
+    """Write a data set as shards, image files as they are, to train on as a stream. Safe to interrupt and repeat.
+
+    Example: `lesion-hub data shards data/ham10000 --out shards/ --format webdataset`
+    """
+    from lesion_hub.data.write_shards import write_shards
+
+    result = read_data(path, reading)
+    with progress_bar("writing shards") as progress:
+        written = write_shards(result, out, format=format_, shard_size=shard_size, seed=seed, progress=progress)
+    print_facts(written, as_json=json_)

@@ -11,6 +11,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from lesion_hub.data.images import ImageSource, open_image_file
 from lesion_hub.data.schema import image_paths, not_streamed, undecoded
+from lesion_hub.data.shards import ShardedImages, is_place
 from lesion_hub.errors import DataError, ImageError
 from lesion_hub.progress import Progress
 
@@ -27,15 +28,16 @@ _BATCH = 32
 def image_sources(dataset: AnyDataset) -> Sequence[ImageSource]:
     """Return the undecoded images of a data set in row order, as `scan`, the cache and the predictor take them.
 
-    They are the paths where every image is a file. Where any is embedded they are a lazy sequence of ``{"path", "bytes"}``
-    mappings, of which each is fetched when it is asked for.
+    They are the paths where every image is a file. Where any is embedded, or all lie in shards, they are a lazy sequence of
+    ``{"path", "bytes"}`` mappings, of which each is fetched when it is asked for.
     """
     rows = not_streamed(dataset)
     try:
-        return image_paths(rows)
+        paths = image_paths(rows)
     except DataError:
         column: Sequence[ImageSource] = undecoded(rows.with_format(None))["image"]
         return column
+    return ShardedImages(paths) if paths and is_place(paths[0]) else paths
 
 
 def scan(
@@ -76,13 +78,13 @@ def _measure_batch(measure: Callable[[bytes, str], _Result], batch: list[ImageSo
     results: list[_Result | ImageError] = []
     for source in batch:
         try:
-            results.append(measure(*_encoded(source)))
+            results.append(measure(*encoded(source)))
         except ImageError as error:
             results.append(error)
     return results
 
 
-def _encoded(source: ImageSource) -> tuple[bytes, str]:
+def encoded(source: ImageSource) -> tuple[bytes, str]:
     """Return the encoded bytes of ``source`` and a name for messages; `ImageError` where there is no file to read."""
     path, content = source_parts(source)
     name = path or "image"

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from lesion_hub.errors import ConfigError, DataError, LesionHubError, StoreError
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.hub.store import list_versions
-from lesion_hub.training import checkpoints, launch, loop, run
+from lesion_hub.training import checkpoints, data, launch, loop, run, train
 from lesion_hub.training.device import OutOfMemory
 from lesion_hub.training.finish import check_publication, covered, publish_run
 from lesion_hub.training.launch import LaunchOptions
@@ -28,6 +30,7 @@ from lesion_hub.training.recipe_files import dump_recipe, load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run import train_recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
+from tests.training.conftest import STREAMED, TINY
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +77,6 @@ def cut_power_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory, sample_set: Callable[[str], Path], cache: Path) -> LaunchOptions:
     """A run of the tiny recipe that nothing interrupted."""
-    from tests.training.conftest import TINY
-
     made = LaunchOptions(data=sample_set("ham7"), out=tmp_path_factory.mktemp("whole") / "run", cache=cache)
     recipe = load_recipe("demo", TINY)
     assert isinstance(recipe, Recipe)
@@ -102,6 +103,46 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
     resumed, straight = last_state(options.out), last_state(whole_run.out)
     assert resumed.keys() == straight.keys()
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_a_streamed_run_that_died_goes_on_as_if_it_had_not(
+    options: LaunchOptions, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the middle of an epoch, at the very next image: no shuffle buffer is filled anew."""
+    recipe = load_recipe("demo", [*TINY, *STREAMED])
+    assert isinstance(recipe, Recipe)
+    whole, died = (options.model_copy(update={"data": shards, "out": tmp_path / name}) for name in ("whole", "died"))
+    train_recipe(recipe, whole)
+    for death in (2, 4):
+        with monkeypatch.context() as patched:
+            cut_power_after(patched, death)
+            with pytest.raises(PowerCut):
+                train_recipe(recipe, died)
+    train_recipe(recipe, died)
+    assert same_weights(died.out, whole.out)
+
+
+def test_a_stream_that_breaks_ends_the_run_in_one_line(
+    options: LaunchOptions, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
+    # As on the Hub, where a shard is not looked at before it is read.
+    monkeypatch.setattr(data, "shard_state", lambda url: None)
+    places = ["--recipe", "demo", "--data", str(copy), "--out", str(options.out), "--cpu", "--set", *TINY, *STREAMED]
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 4)
+        with pytest.raises(PowerCut):
+            train.main(places)
+    monkeypatch.setattr(data, "_load_index", partial(_truncating, data._load_index, copy / "train-00003-of-00008.tar"))
+    capsys.readouterr()
+    assert train.main(places) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"error: {copy}/train-00003-of-00008.tar: reading it failed") and "Traceback" not in str(said)
+
+
+def _truncating(load: Callable[[Path], object], shard: Path, file: Path) -> object:
+    shard.write_bytes(shard.read_bytes()[:2000])
+    return load(file)
 
 
 @pytest.fixture

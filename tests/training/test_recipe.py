@@ -130,6 +130,8 @@ def test_a_broken_file_is_one_line(text: str, line: str, tmp_path: Path) -> None
         ("data.split={validation: 0.6, test: 0.4}", "leave nothing to train on"),
         ("data.split.validation=0", "every run needs one to choose by"),
         ("data.split.kind=manifest", "split.manifest and split.kind: manifest go together"),
+        ("data.shuffle_buffer=9", "shuffle_buffer belongs to streaming: true; drop it, or set that"),
+        ("data={streaming: true, draw: {per_class: 9}}", "draw picks single images, which a stream cannot give"),
         ("phases=[{train: head}, {train: all}]", "every phase but the last needs its number of epochs"),
         ("phases=[{train: all, epochs: 3}]", "the last phase takes the epochs that are left"),
         ("epochs", "write key=value"),
@@ -187,6 +189,14 @@ def test_keys_that_are_not_set_do_not_change_a_recipe(name: str, fingerprint: st
     assert isinstance(recipe, Recipe)
     assert recipe.fingerprint() == fingerprint
     assert recipe.loss.options == {} and "options" not in recipe.model_dump()["loss"]
+
+
+def test_a_stream_takes_images_as_they_come() -> None:
+    with pytest.raises(ConfigError, match="sampler weighted picks single images, which a stream cannot give"):
+        load_recipe("demo", ["data.streaming=true"])
+    recipe = load_recipe("demo", ["data.streaming=true", "sampler.kind=natural"])
+    assert isinstance(recipe, Recipe) and recipe.model_dump()["data"]["shuffle_buffer"] == 1000
+    assert recipe_from(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
 
 
 def test_components_of_ones_own_are_part_of_a_recipe() -> None:

@@ -78,6 +78,8 @@ def read(
 
 
 def _read_file(path: Path, source: str | None, options: ReadOptions) -> ReadResult:
+    if source is None and path.suffix == ".tar":
+        return read_hub(str(path), options)
     if source not in (None, "table") or path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{path}: not a csv, tsv or Parquet table; give such a file, or the folder of the data set")
     if source is None and has_pixels(path):
@@ -90,6 +92,8 @@ def _read_file(path: Path, source: str | None, options: ReadOptions) -> ReadResu
 def _read_folder(path: Path, source: str | None, options: ReadOptions) -> ReadResult:
     inventory = take_inventory(path)
     if source is None and inventory.tables and all(has_pixels(path / table) for table in inventory.tables):
+        return read_hub(str(path), options)
+    if source is None and not (inventory.tables or inventory.images) and next(path.rglob("*.tar"), None):
         return read_hub(str(path), options)
     name = source or _recognised(inventory)
     if options.columns and not READERS[name].columns:
