@@ -13,7 +13,7 @@ def main() -> None:
     first = client.predict(handle_file(images[0]), api_name="/predict")
     print(f"{images[0]}: {first['label']}, malignant {first['malignancy']:.0%}")
     rows, csv, _, _ = client.predict([handle_file(image) for image in images], api_name="/batch")
-    print(f"{len(rows['data'])} images in a batch; as a table: {csv}")
+    print(f"{len(rows)} images in a batch; as a table: {csv}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def main() -> None:
             else:
                 shutil.copyfile(pictures[row["image_id"]], target)
             age = row["age"].replace(".", ",")
-            table.append((target.name, row["lesion_id"], words[int(rng.integers(len(words)))], age, row["sex"][:1].replace("f", "w")))
+            table.append(
+                (target.name, row["lesion_id"], words[int(rng.integers(len(words)))], age, row["sex"][:1].replace("f", "w"))
+            )
 
         # Somebody added the first picture again under another name and another case, and a transfer broke off.
         again = options.out / FOLDERS[-1] / "IMG_9000.JPG"
