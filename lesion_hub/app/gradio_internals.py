@@ -13,15 +13,15 @@
   ``event_ids_to_events``, ``remove_from_queue`` and ``send_message``; of ``Event`` its ``_id``, ``session_hash``, ``fn`` and
   ``data``. Noticed by ``tests/app/test_hostile_requests.py`` and ``tests/app/test_browser.py``.
 - **Tables by session** (`IdleSessions`, which `replace_sessions` sets to work). Touched: of the queue
-  ``pending_messages_per_session`` and ``pending_event_ids_session``; ``App.iterators`` and ``App.iterators_to_reset``. Noticed by
-  ``tests/app/test_hostile_requests.py``, which looks for session hashes in every table of the process.
+  ``pending_messages_per_session`` and ``pending_event_ids_session``; ``App.iterators`` and ``App.iterators_to_reset``. Noticed
+  by ``tests/app/test_hostile_requests.py``, which looks for session hashes in every table of the process.
 - **Connections that bring no request** (`SilentConnections`). uvicorn closes a connection that rests behind a request, but it
   waits for ever for the first one, and for an answer to be read. Touched: ``Blocks.server``, uvicorn's
   ``server_state.connections``, and of a connection its ``transport`` and ``cycle``. Noticed by the same tests.
 - **Errors in a call** (`BlocksWithoutTraces`, `ERRORS_OF_CALLERS`). Gradio prints the stack trace of every error but those that
   say otherwise, and lets some escape. Touched: ``Blocks.process_api``, ``FnIndexInferError``. Noticed by the same tests.
-- **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and the
-  ``session_hash`` of a call). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like are
+- **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and
+  the ``session_hash`` of a call). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like are
   closed. Noticed by ``tests/app/test_uploads.py``, which calls them over HTTP.
 """
 

@@ -20,9 +20,9 @@ class AppOptions(Options):
     are of one image, ``max_batch_bytes`` of all images of a request, ``memory_bytes`` of all files and requests that arrive or
     wait at a time. A request of which nearly nothing arrives for ``idle_seconds`` is given up. ``concurrency`` is how many
     model calls run at once, ``queue_size`` how many requests may wait for that; the next one is told that the page is busy.
-    ``keep_seconds`` is how long a file or a result that nobody takes stays in memory. ``examples`` is a folder of images to try;
-    without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that the
-    page shows.
+    ``keep_seconds`` is how long a file or a result that nobody takes stays in memory. ``examples`` is a folder of images to
+    try; without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that
+    the page shows.
 
     >>> AppOptions(models=("ham10000-trio",), max_files=10).max_files
     10

@@ -32,10 +32,10 @@ class PageServer:
         self._wait()
 
     @classmethod
-    def of_model(cls, name: str, registry: Path, *, log: Path, options: Sequence[str] = ()) -> PageServer:
+    def of_model(cls, name: str, registry: Path, *, log: Path, options: Sequence[str] = (), **environment: str) -> PageServer:
         """``lesion-hub serve`` over a model of a registry."""
         command = [str(COMMAND), "serve", "--model", name, "--registry", str(registry), *options]
-        return cls(command, log=log)
+        return cls(command, log=log, **environment)
 
     def stop(self) -> None:
         self.process.terminate()
