@@ -21,8 +21,8 @@
 - **Errors in a call** (`BlocksWithoutTraces`, `ERRORS_OF_CALLERS`). Gradio prints the stack trace of every error but those that
   say otherwise, and lets some escape. Touched: ``Blocks.process_api``, ``FnIndexInferError``. Noticed by the same tests.
 - **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and
-  the ``session_hash`` of a call). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like are
-  closed. Noticed by ``tests/app/test_uploads.py``, which calls them over HTTP.
+  the ``session_hash`` of a call). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like
+  are closed. Noticed by ``tests/app/test_uploads.py``, which calls them over HTTP.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -115,7 +116,8 @@ def prepare_environment() -> str:
 
 def stop_when_terminated() -> None:
     """Let SIGTERM end a process that only serves the page as Ctrl-C does: its temporary folder is deleted."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if threading.current_thread() is threading.main_thread():  # no other may set what a signal does
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def leave_a_core() -> None:
