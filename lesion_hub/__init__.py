@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lesion_hub.errors import LesionHubError
     from lesion_hub.hub.store import info, list_versions, publish, pull
-    from lesion_hub.inference import Predictor, from_pretrained
+    from lesion_hub.inference import Predictor, from_network, from_pretrained
     from lesion_hub.models import LesionClassifier
     from lesion_hub.taxonomy import LabelSpace, label_space
 
@@ -22,6 +22,7 @@ _HOME = {
     "LabelSpace": "lesion_hub.taxonomy",
     "label_space": "lesion_hub.taxonomy",
     "LesionClassifier": "lesion_hub.models",
+    "from_network": "lesion_hub.inference",
     "from_pretrained": "lesion_hub.inference",
     "Predictor": "lesion_hub.inference",
     "publish": "lesion_hub.hub.store",
@@ -41,6 +42,7 @@ __all__ = [
     "LesionHubError",
     "Predictor",
     "__version__",
+    "from_network",
     "from_pretrained",
     "info",
     "label_space",

@@ -63,9 +63,9 @@ class DataSource(Options):
 
 
 class Training(Options):
-    """Where a model's weights come from."""
+    """Where a model's weights come from; without a recipe they were trained elsewhere."""
 
-    recipe: str
+    recipe: str | None = None
     data: tuple[DataSource, ...] = Field(min_length=1)
     split_hash: Sha256 | None = None
     seed: int = 0
@@ -169,8 +169,19 @@ class EnsembleMember(Options):
         return value
 
 
+class FittedOn(Options):
+    """The images that chose an ensemble's weights, temperature or thresholds: their data set, and digests as in split.json."""
+
+    data: str
+    images: str
+    groups: str
+
+
 class EnsembleConfig(Options):
-    """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered."""
+    """The whole of ``ensemble.json``: its probabilities are the weighted mean of the members', then tempered.
+
+    ``weights_sha256`` is there where the members' weights travel with the ensemble (see ``hub.bundle``).
+    """
 
     format_version: Literal[1] = 1
     label_space: str
@@ -181,6 +192,8 @@ class EnsembleConfig(Options):
     temperature: Positive = 1.0
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
+    weights_sha256: Sha256 | None = None
+    fitted_on: FittedOn | None = None
 
     @model_validator(mode="after")
     def _weights_match(self) -> EnsembleConfig:

@@ -23,6 +23,10 @@ class ImageError(DataError):
     """One image that cannot be decoded, or must not be."""
 
 
+class ShardError(DataError):
+    """A shard of a data set that cannot be read, or not to its end; in a run of several processes, by one of them alone."""
+
+
 class FileWriteError(LesionHubError):
     """A file that cannot be written: a full or read-only disk, a folder that is not there."""
 

@@ -9,12 +9,16 @@ coarsening always works and splitting is refused, with no list of maps to mainta
 ('mel', 'nv', 'bcc', 'akiec', 'bkl', 'df', 'vasc')
 >>> ham7.map_to(binary).labels([0, 1]).tolist()
 [1, 0]
+
+The words that data sets use (codes, full names, synonyms, other languages) are looked up by `resolve`, wherever they stand.
+
+>>> resolve("Melanom").code, resolve("blue nevus").how, resolve("keratosis").code
+('mel', 'a kind of nv', None)
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lesion_hub.diagnosis_names import ALIASES, AMBIGUOUS, KINDS, slug
 from lesion_hub.errors import TaxonomyError
 
 ABSTAIN = -1
@@ -46,36 +51,40 @@ class Diagnosis:
     aliases: tuple[str, ...] = ()
 
 
-def _row(code: str, name: str, malignant: bool | None, entities: str = "", aliases: Sequence[str] = ()) -> Diagnosis:
-    return Diagnosis(code, name, malignant, frozenset((entities or code).split()), tuple(aliases))
+def _row(code: str, name: str, malignant: bool | None, entities: str = "") -> Diagnosis:
+    own = (entities or code).split()
+    finer = (slug(kind) for entity in own for kind in KINDS.get(entity, ()))
+    return Diagnosis(code, name, malignant, frozenset([*own, *finer]), ALIASES.get(code, ()))
 
 
 _MALIGNANT_ENTITIES = "mel bcc scc clinical_malignant"
-_BENIGN_ENTITIES = "nv sk lentigo df vasc infectious eczema acne pigment clinical_benign"
+_BENIGN_ENTITIES = "nv sk lentigo lplk df vasc infectious eczema acne pigment clinical_benign"
 
 DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(
     {
         row.code: row
         for row in (
-            _row("mel", "Melanoma", True, aliases=("melanoma",)),
-            _row("nv", "Melanocytic nevus", False, aliases=("nevus", "naevus", "melanocytic nevi")),
+            _row("mel", "Melanoma", True),
+            _row("nv", "Melanocytic nevus", False),
             _row("bcc", "Basal cell carcinoma", True),
             _row("akiec", "Actinic keratosis / intraepithelial carcinoma", True, "ak scc"),
-            _row("ak", "Actinic keratosis", None, aliases=("solar keratosis",)),
-            _row("bkl", "Benign keratosis-like lesion", False, "sk lentigo", ("benign keratosis",)),
-            _row("sk", "Seborrheic keratosis", False, aliases=("seborrheic_keratosis",)),
+            _row("ak", "Actinic keratosis", None),
+            _row("bkl", "Benign keratosis-like lesion", False, "sk lentigo lplk"),
+            _row("sk", "Seborrheic keratosis", False),
+            _row("lentigo", "Lentigo", False),
+            _row("lplk", "Lichen planus-like keratosis", False),
             _row("df", "Dermatofibroma", False),
-            _row("vasc", "Vascular lesion", False, aliases=("vascular",)),
+            _row("vasc", "Vascular lesion", False),
             _row("scc", "Squamous cell carcinoma", True),
-            _row("unk", "Unknown / none of the others", None, aliases=("unknown",)),
+            _row("unk", "Unknown / none of the others", None),
             _row("benign", "Benign", False, _BENIGN_ENTITIES),
             _row("malignant", "Malignant", True, f"{_MALIGNANT_ENTITIES} ak"),
-            _row("infectious", "Infectious skin disease", False, aliases=("enfeksiyonel", "infection")),
-            _row("eczema", "Eczema", False, aliases=("ekzama", "egzama")),
-            _row("acne", "Acne", False, aliases=("akne",)),
-            _row("pigment", "Other pigment disorder", False, aliases=("pigmented", "pigmentary")),
-            _row("benign_pigmented", "Benign pigmented lesion", False, "clinical_benign", ("benign",)),
-            _row("clinical_malignant", "Malignant lesion", True, "clinical_malignant", ("malign", "malignant")),
+            _row("infectious", "Infectious skin disease", False),
+            _row("eczema", "Eczema", False),
+            _row("acne", "Acne", False),
+            _row("pigment", "Other pigment disorder", False),
+            _row("benign_pigmented", "Benign pigmented lesion", False, "clinical_benign"),
+            _row("clinical_malignant", "Malignant lesion", True),
         )
     }
 )
@@ -85,11 +94,50 @@ _AK_BENIGN = (
     _row("benign", "Benign (actinic keratosis counted here)", False, f"{_BENIGN_ENTITIES} ak"),
     _row("malignant", "Malignant", True, _MALIGNANT_ENTITIES),
 )
-_CLINICAL_MALIGNANT = _row("malignant", "Malignant lesion", True, "clinical_malignant", ("malign",))
+_CLINICAL_MALIGNANT = _row("malignant", "Malignant lesion", True, "clinical_malignant")
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[\s_\-]+", "_", str(text).strip().casefold())
+# ------------------------------------------------------------------------------------------------ words
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a word means: its ``diagnosis``, the ``code`` of the table's row, and ``how`` it was found; or None and why not.
+
+    A diagnosis finer than any row, such as "blue nevus", has an entity of its own inside that row and shares its malignancy.
+    """
+
+    diagnosis: Diagnosis | None
+    code: str | None
+    how: str
+
+
+def _known_words() -> dict[str, Resolution]:
+    """Index the table by all of its words; codes win over names, names over aliases, and the earlier row over the later."""
+    words = {slug(row.code): Resolution(row, row.code, "code") for row in DIAGNOSES.values()}
+    for row in DIAGNOSES.values():
+        words.setdefault(slug(row.name), Resolution(row, row.code, "name"))
+    for row in DIAGNOSES.values():
+        for alias in row.aliases:
+            words.setdefault(slug(alias), Resolution(row, row.code, "alias"))
+        for kind in KINDS.get(row.code, ()):
+            finer = Diagnosis(kind, kind, row.malignant, frozenset([slug(kind)]))
+            words.setdefault(slug(kind), Resolution(finer, row.code, f"a kind of {row.code}"))
+    return {**words, **{slug(word): Resolution(None, None, f"ambiguous: {why}") for word, why in AMBIGUOUS.items()}}
+
+
+_WORDS = MappingProxyType(_known_words())
+
+
+def resolve(word: str) -> Resolution:
+    """Look up a word of a data set: a code, full name or alias of the table, or a diagnosis inside one of its rows.
+
+    >>> resolve("Basal-cell carcinoma").code, resolve("NEV").code, resolve("Mélanome").code
+    ('bcc', 'nv', 'mel')
+    >>> resolve("other").how
+    'ambiguous: it holds several diagnoses'
+    """
+    return _WORDS.get(slug(word), Resolution(None, None, "not in the table"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -128,13 +176,13 @@ class LabelSpace:
         return len(self.rows)
 
     def __contains__(self, label: object) -> bool:
-        return isinstance(label, str) and _slug(label) in self._by_word
+        return isinstance(label, str) and slug(label) in self._by_word
 
     @cached_property
     def _by_word(self) -> dict[str, int]:
-        words = {_slug(alias): i for i, row in enumerate(self.rows) for alias in row.aliases}
-        words.update({_slug(row.name): i for i, row in enumerate(self.rows)})
-        words.update({_slug(row.code): i for i, row in enumerate(self.rows)})
+        words = {slug(alias): i for i, row in enumerate(self.rows) for alias in row.aliases}
+        words.update({slug(row.name): i for i, row in enumerate(self.rows)})
+        words.update({slug(row.code): i for i, row in enumerate(self.rows)})
         return words
 
     def index(self, label: str) -> int:
@@ -144,10 +192,10 @@ class LabelSpace:
         7
         """
         try:
-            return self._by_word[_slug(label)]
+            return self._by_word[slug(label)]
         except KeyError:
             raise TaxonomyError(
-                f"label {label!r} is not in label space {self.name!r}; {nearest(_slug(label), self.labels)}"
+                f"label {label!r} is not in label space {self.name!r}; {nearest(slug(label), self.labels)}"
             ) from None
 
     def map_to(self, target: LabelSpace | str) -> LabelMap:
@@ -184,9 +232,10 @@ class LabelSpace:
 
 
 def _target_index(row: Diagnosis, source: LabelSpace, target: LabelSpace) -> int:
-    for i, other in enumerate(target.rows):
-        if row.entities <= other.entities:
-            return i
+    homes = [i for i, other in enumerate(target.rows) if row.entities <= other.entities]
+    if homes:
+        # Of labels inside each other ("nevus" and "blue nevus", "benign" and "nevus") the narrowest, of equal ones its own.
+        return min(homes, key=lambda i: (len(target.rows[i].entities), target.rows[i].code != row.code))
     if row.entities == {"unk"}:
         return ABSTAIN
     parts = [other.code for other in target.rows if row.entities & other.entities]
@@ -282,32 +331,45 @@ def label_space(name: str) -> LabelSpace:
 def space_from_names(names: Iterable[str], name: str = "custom") -> LabelSpace:
     """Return the named space whose labels these are (by code, name or alias), else a custom space in sorted order.
 
-    A custom label that is a code of the table keeps its entities, so a folder tree ``mel/ nv/`` still maps to ``binary``;
-    any other name is an entity of its own and maps nowhere.
+    The labels of a custom space are the words as they are written, codes of the table in lower case. What `resolve` knows of
+    a word gives it its entities, so a folder tree ``melanoma/ nevus/`` maps to ``binary``; any other word is an entity of its
+    own and maps nowhere.
 
     >>> space_from_names(["benign", "malignant"]).name
     'binary'
     >>> space_from_names(["tinea", "vitiligo"]).labels
     ('tinea', 'vitiligo')
+    >>> custom = space_from_names(["Melanom", "nevus"])
+    >>> custom.labels, custom.map_to("binary").indices
+    (('Melanom', 'nevus'), (1, 0))
     """
     words = sorted(str(word) for word in names)
     if not words:
         raise TaxonomyError("a label space needs at least one label; the folder or column that names classes is empty")
-    slugs = [_slug(word) for word in words]
-    if len(set(slugs)) != len(slugs):
-        twins = sorted({word for word in words if slugs.count(_slug(word)) > 1})
+    meanings = [slug(known.code if (known := resolve(word).diagnosis) is not None else word) for word in words]
+    if len(set(meanings)) != len(meanings):
+        twins = [word for word, meaning in zip(words, meanings, strict=True) if meanings.count(meaning) > 1]
         raise TaxonomyError(f"class names {', '.join(map(repr, twins))} are the same label; rename or merge them")
     for space in LABEL_SPACES.values():
         if all(word in space for word in words) and {space.index(word) for word in words} == set(range(len(space))):
             return space
-    return LabelSpace(name, tuple(_custom_row(word) for word in words))
+    return LabelSpace(name, tuple(_custom_row(_label_of(word)) for word in words))
 
 
-def _custom_row(word: str) -> Diagnosis:
-    known = DIAGNOSES.get(_slug(word))
-    if known is not None and known.code not in ("benign", "malignant"):
+def _label_of(word: str) -> str:
+    """Return the label that a word is in a custom space: itself, or a code of the table in lower case."""
+    found = resolve(word)
+    return str(found.code) if found.how == "code" and found.code not in ("benign", "malignant") else word
+
+
+def _custom_row(label: str) -> Diagnosis:
+    """Return the row of a custom space whose code is ``label`` as it stands; what is known of the word is taken over."""
+    known = resolve(label).diagnosis
+    if known is None:
+        return Diagnosis(label, label, None, frozenset([f"custom:{label}"]))
+    if known.code == label:
         return known
-    return Diagnosis(word, word, None, frozenset([f"custom:{word}"]))
+    return Diagnosis(label, label, known.malignant, known.entities, (known.code, known.name, *known.aliases))
 
 
 def space_from_labels(name: str, labels: Sequence[str]) -> LabelSpace:
@@ -324,10 +386,17 @@ def space_from_labels(name: str, labels: Sequence[str]) -> LabelSpace:
 
 
 def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
-    """Return the finest space that every given space maps into.
+    """Return the finest space that every given space maps into: the one that tells most of their labels apart.
+
+    Of several that tell as many apart, the given one comes first, in its own order of labels. A named space has to serve
+    where no given one does; then it keeps the labels that some given space uses, and no others.
 
     >>> finest_common([label_space("isic8"), label_space("ham7")]).name
     'ham7'
+    >>> finest_common([space_from_names(["mel", "nv", "bcc", "bkl"])] * 2).labels
+    ('bcc', 'bkl', 'mel', 'nv')
+    >>> finest_common([space_from_names(["mel", "nv"]), space_from_names(["bcc", "nv"])]).labels
+    ('mel', 'nv', 'bcc')
     """
     given = list(dict.fromkeys(spaces))
     candidates = list(dict.fromkeys([*given, *LABEL_SPACES.values()]))
@@ -335,7 +404,14 @@ def finest_common(spaces: Iterable[LabelSpace]) -> LabelSpace:
     if not common:
         names = ", ".join(space.name for space in given)
         raise TaxonomyError(f"no label space holds all of {names}; combine models of related label spaces")
-    return max(common, key=lambda target: (len(target), -candidates.index(target)))
+    used = {target: {i for space in given for i in space.map_to(target).indices if i != ABSTAIN} for target in common}
+    finest = max(common, key=lambda target: (len(used[target]), -candidates.index(target)))
+    if finest in given or len(used[finest]) == len(finest):
+        return finest
+    rows = tuple(row for i, row in enumerate(finest.rows) if i in used[finest])
+    narrowed = LabelSpace("custom", rows)
+    # A config keeps labels alone; a row that they would not give back stays within its named space.
+    return narrowed if len(rows) > 1 and space_from_labels("custom", narrowed.labels) == narrowed else finest
 
 
 # ------------------------------------------------------------------------------------------------ patient and site words
@@ -362,7 +438,19 @@ def canonical_site(text: Any) -> str | None:
     >>> canonical_site("posterior torso"), canonical_site("unknown")
     ('torso', None)
     """
-    return None if text is None else _SITE_WORDS.get(_slug(text))
+    return None if text is None else _SITE_WORDS.get(slug(text))
+
+
+_SEX_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("f", "female", "w", "weiblich", "frau", "femme", "feminin", "mujer", "femenino", "feminino"), "female"
+        ),
+        **dict.fromkeys(("femmina", "femminile", "kadin", "kadın", "woman"), "female"),
+        **dict.fromkeys(("m", "male", "mannlich", "mann", "homme", "masculin", "hombre", "masculino", "maschio"), "male"),
+        **dict.fromkeys(("maschile", "erkek", "man"), "male"),
+    }
+)
 
 
 def canonical_sex(text: Any) -> str | None:
@@ -371,5 +459,4 @@ def canonical_sex(text: Any) -> str | None:
     >>> canonical_sex("F"), canonical_sex("unknown")
     ('female', None)
     """
-    words = {"f": "female", "female": "female", "m": "male", "male": "male"}
-    return None if text is None else words.get(_slug(text))
+    return None if text is None else _SEX_WORDS.get(slug(text))

@@ -132,6 +132,13 @@ def test_blocks_of_the_readme_run_in_order(place: int, scratch: Scratch) -> None
     scratch.run_through(place)
 
 
+@pytest.mark.slow
+def test_the_blocks_about_a_network_trained_elsewhere_run_in_order(tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(ROOT / "docs" / "publish.md") if block.runs and "elsewhere/" in block.text]
+    assert [block.language for block in blocks] == ["bash", "python", "bash"]
+    Scratch(tmp_path, blocks).run_through(len(blocks) - 1)
+
+
 def test_a_block_that_fails_shows_its_output(tmp_path: Path) -> None:
     page = "```python\nprint('so far')\n```\n\n```bash\nlesion-hub info nothing-of-that-name\n```\n\n```bash\ntrue\n```\n"
     scratch = Scratch(tmp_path, blocks_of(tmp_path / "page.md", page))
@@ -204,16 +211,16 @@ def check_training(words: list[str]) -> None:
         load_recipe(arguments.recipe, arguments.set)
 
 
-# What cross_validate.py and grid_search.py take beside train.py's own.
-SEARCH_OPTIONS = ("--folds", "--lr", "--batch-size", "--optimiser")
-TRAINERS = re.compile(r"training[./](train|cross_validate|grid_search)(\.py)?")
+# What cross_validate.py, search.py and find_lr.py take beside train.py's own.
+SEARCH_OPTIONS = ("--folds", "--space", "--vary", "--trials", "--sampler", "--prune", "--json", "--steps", "--picture")
+TRAINERS = re.compile(r"training[./](train|cross_validate|search|find_lr)(\.py)?")
 SCRIPT = re.compile(r"(training|benchmarks|examples|spaces)/.*\.(py|sh)")
 
 
 def check_command(words: list[str], *, whole: bool = True) -> None:
     if "…" in " ".join(words):
         words, whole = [word for word in words if "…" not in word], False
-    if words[:1] == ["lesion-hub"] and words[1:2] in (["train"], ["cross-validate"], ["search"]):
+    if words[:1] == ["lesion-hub"] and words[1:2] in (["train"], ["cross-validate"], ["search"], ["find-lr"]):
         if "--recipe" in words:
             check_training(words[2:])
     elif words[0] == "lesion-hub":

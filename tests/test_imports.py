@@ -13,12 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lesion_hub"
 
-FLOOR = {"errors", "files", "progress", "taxonomy", "config"}
+FLOOR = {"errors", "files", "progress", "diagnosis_names", "taxonomy", "config"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
-    "taxonomy": {"errors"},
+    "diagnosis_names": set(),
+    "taxonomy": {"errors", "diagnosis_names"},
     "config": {"errors", "taxonomy", "files"},
     "data": FLOOR,
     "models": FLOOR,

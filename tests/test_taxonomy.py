@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from lesion_hub.diagnosis_names import ALIASES, AMBIGUOUS, KINDS, slug
 from lesion_hub.errors import TaxonomyError
 from lesion_hub.taxonomy import (
     ABSTAIN,
@@ -18,6 +19,7 @@ from lesion_hub.taxonomy import (
     canonical_site,
     finest_common,
     label_space,
+    resolve,
     space_from_labels,
     space_from_names,
 )
@@ -168,3 +170,85 @@ def test_sites_and_sexes_of_both_vocabularies():
     assert canonical_site(float("nan")) is None
     assert canonical_sex("M") == "male"
     assert canonical_sex("") is None
+
+
+# ------------------------------------------------------------------------------------------------ words of data sets
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        *(("melanoma", "mel"), ("MEL", "mel"), ("Melanom", "mel"), ("Mélanome", "mel"), ("Melanoma, NOS", "mel")),
+        *(("melanocytic nevi", "nv"), ("Nävus", "nv"), ("NEV", "nv"), ("Naevus", "nv"), ("nevo melanocítico", "nv")),
+        *(("basal cell carcinoma", "bcc"), ("Basal-Cell_Carcinoma", "bcc"), ("Basaliom", "bcc"), ("ACK", "ak"), ("SEK", "sk")),
+        *(("Solar or actinic keratosis", "ak"), ("pigmented benign keratosis", "bkl"), ("Solar lentigo", "lentigo")),
+        *(("KERATOSE SEBORRHEIQUE", "sk"), ("queratosis actínica", "ak"), ("carcinoma spinocellulare", "scc")),
+        *(("blue nevus", "nv"), ("melanoma (in situ)", "mel"), ("Bowen's disease", "scc"), ("Atypical Nevus", "nv")),
+    ],
+)
+def test_a_word_of_any_set_resolves_to_its_code(word, code):
+    assert resolve(word).code == code
+
+
+@pytest.mark.parametrize(
+    "word", ["keratosis", "carcinoma", "other", "pigmented", "verruca", "atypical melanocytic proliferation"]
+)
+def test_a_word_of_several_meanings_says_so(word):
+    found = resolve(word)
+    assert found.diagnosis is None and found.code is None
+    assert found.how.startswith("ambiguous: it ") or found.how.startswith("ambiguous: a pigmented")
+
+
+def test_no_word_stands_for_two_diagnoses():
+    """But those of the clinical six, which follow another convention inside their own space."""
+    homes: dict[str, set[str]] = {}
+    for table in (ALIASES, KINDS):
+        for code, words in table.items():
+            if code not in ("benign_pigmented", "clinical_malignant"):
+                for word in (code, DIAGNOSES[code].name, *words):
+                    homes.setdefault(slug(word), set()).add(code)
+    assert {word: codes for word, codes in homes.items() if len(codes) > 1} == {}
+    assert {slug(word) for word in AMBIGUOUS} & set(homes) <= {"pigmented", "pigmentary"}
+
+
+def test_letters_of_other_scripts_keep_their_marks():
+    assert slug("й") != slug("и")
+    assert slug("が") != slug("か")
+
+
+def test_full_names_make_a_custom_space_of_their_own_words_that_maps():
+    space = space_from_names(["nevus", "Melanom", "basal cell carcinoma"])
+    assert space.labels == ("Melanom", "basal cell carcinoma", "nevus")
+    assert space.map_to("binary").indices == (1, 1, 0)
+    assert space.map_to("ham7").indices == (0, 2, 1)
+    assert space.index("mel") == space.index("melanoma") == 0
+    assert finest_common([space, label_space("ham7")]).name == "ham7"
+    assert space_from_labels("custom", space.labels) == space
+
+
+def test_stored_labels_keep_their_words_and_places():
+    labels = ("nevus", "Benign", "melanoma", "Lentigo")
+    space = space_from_labels("custom", labels)
+    assert space.labels == labels and space.descriptions == labels
+    assert space.malignancy_map.indices == (0, 0, 1, 0)
+    assert space.map_to(space).indices == (0, 1, 2, 3)
+
+
+def test_a_finer_diagnosis_is_not_its_wider_one():
+    space = space_from_names(["nevus", "blue nevus", "clark nevus", "melanoma"])
+    assert space.map_to(space).indices == (0, 1, 2, 3)
+    assert space.map_to("ham7").indices == (1, 1, 0, 1)
+    with pytest.raises(TaxonomyError, match=r"'nv' .* is wider than 'blue nevus'"):
+        space_from_names(["nv", "melanoma"]).map_to(space_from_names(["blue nevus", "melanoma"]))
+
+
+def test_synonyms_are_one_label():
+    with pytest.raises(TaxonomyError, match="'Melanom', 'melanoma' are the same label"):
+        space_from_names(["melanoma", "Melanom", "nevus"])
+
+
+def test_unknown_abstains_beside_full_names_and_a_word_of_no_table_leaves_malignancy_open():
+    assert space_from_names(["melanoma", "nevus", "unknown"]).malignancy_map.indices == (1, 0, ABSTAIN)
+    assert space_from_names(["melanoma", "nevus", "cyst"]).malignancy_map is None
+    assert space_from_names(["melanoma", "benign"]).malignancy_map.indices == (0, 1)
+    assert space_from_names(["gutartig", "bösartig"]).name == "binary"

@@ -67,6 +67,15 @@ class CheckpointFolder:
                 logger.warning("%s; going back to the checkpoint before it", error)
         return None
 
+    def read(self, step: int) -> State | None:
+        """Read the state of ``step``, or None where there is none that can be read; a damaged file is reported."""
+        path = self.folder / f"step-{step:09d}.safetensors"
+        try:
+            return _read(path) if path.is_file() else None
+        except StoreError as error:
+            logger.warning("%s; it is made again", error)
+            return None
+
     def best(self) -> State:
         """Read the state of the best epoch."""
         return _read(self.folder / _BEST_FILE)

@@ -26,11 +26,11 @@ from lesion_hub.files import read_json
 from lesion_hub.hub.layout import METRICS_NAME
 from lesion_hub.hub.measures import TRAINING_HEADLINES
 from lesion_hub.taxonomy import LabelSpace
-from lesion_hub.training.data import SourceData, duplicates_of, read_sources, split_for_recipe
+from lesion_hub.training.data import SourceData, duplicates_of, read_sources, split_for_recipe, stated
 from lesion_hub.training.launch import LaunchOptions, exit_status, launch_options, make_accelerator, run_parser
 from lesion_hub.training.recipe import PartitionOptions, Recipe
 from lesion_hub.training.recipe_files import load_run_recipe
-from lesion_hub.training.run import claim_folder, train_recipe
+from lesion_hub.training.run import claim_folder, train_several
 
 CROSS_VALIDATION_NAME = "cross_validation.json"
 
@@ -57,20 +57,21 @@ def cross_validate_and_print(arguments: argparse.Namespace) -> None:
 def cross_validate(recipe: Recipe, options: LaunchOptions, folds: int) -> dict[str, Any]:
     """Train and test every fold; return the headline measures of each, their mean and sd, and those of pooled predictions."""
     accelerator = make_accelerator(recipe, options)
-    folder = claim_folder(recipe, options, accelerator)
+    folder = claim_folder(recipe, options, accelerator, runs="fold-*")
     whole = recipe.data.model_copy(update={"validation": (), "test": (), "split": PartitionOptions()})
     read_data = read_sources(whole, options.data)
-    runs = []
+    recipes = {}
     for fold in range(folds):
         name = f"fold-{fold}-of-{folds}"
         with accelerator.main_process_first():
             manifest = fold_manifest(read_data, recipe, options, fold, folds)
         split = PartitionOptions(kind="manifest", manifest=str(manifest.resolve()))
         data = recipe.data.model_copy(update={"validation": (), "test": (), "split": split})
-        one = recipe.model_copy(update={"name": f"{recipe.name}-{name}", "data": data})
-        runs.append(train_recipe(one, options.model_copy(update={"out": options.out / name})).path)
+        recipes[name] = recipe.model_copy(update={"name": f"{recipe.name}-{name}", "data": data})
+    runs = {name: options.out / name for name in recipes}
+    train_several(recipes, runs, options)
     with accelerator.main_process_first():
-        result = summarise(runs, read_data.space, options.out)
+        result = summarise(list(runs.values()), read_data.space, options.out)
         if accelerator.is_main_process:
             folder.write_json(CROSS_VALIDATION_NAME, result)
     return result
@@ -91,7 +92,7 @@ def fold_manifest(read_data: SourceData, recipe: Recipe, options: LaunchOptions,
         within = PartitionOptions(
             validation=split.validation or PartitionOptions().validation, seed=split.seed, allow_absent=split.allow_absent
         )
-        split_for_recipe(read_data.images, held_out, within, duplicates).save(file)
+        stated(split_for_recipe(read_data.images, held_out, within, duplicates), read_data).save(file)
     return file
 
 

@@ -48,7 +48,7 @@ def out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
 
 def with_fitting_batch(recipe: Recipe, classifier: LesionClassifier, accelerator: Accelerator) -> Recipe:
     """Return the recipe with the largest micro-batch that fits and as many images per optimiser step as before."""
-    batch = largest_fitting(recipe.batch_size, lambda size: _try_step(size, classifier, accelerator))
+    batch = largest_fitting(recipe.batch_size, lambda size: try_step(size, classifier, accelerator))
     if accelerator.num_processes > 1:
         batch = int(accelerator.gather(torch.tensor([batch], device=accelerator.device)).min())
     return recipe.model_copy(update={"batch_size": batch, "accumulation": recipe.accumulation * recipe.batch_size // batch})
@@ -77,7 +77,7 @@ def _is_lack_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
-def _try_step(size: int, classifier: LesionClassifier, accelerator: Accelerator) -> None:
+def try_step(size: int, classifier: LesionClassifier, accelerator: Accelerator) -> None:
     """Do a training step on a copy of the network, its optimiser's memory included."""
     network = copy.deepcopy(classifier.network).to(accelerator.device).train()
     optimiser = torch.optim.Adam(network.parameters())

@@ -4,6 +4,10 @@ An epoch is an order, a flat array of the part's rows, that a sampler makes from
 global order first and dealt to the processes second, so one process with batches of 32 and two with 16 each see the same
 images in the same step. Their images are read one of three ways, all with the same pixels: *resident* in the accelerator's
 memory, *mapped* from the cache on disk with batches read ahead into pinned memory, or *streamed*, decoded again every epoch.
+
+Images in shards are streamed in an order that a walk through the shards can serve (`streamed_order`): what a shuffle buffer
+does to them is worked out beforehand, from the index of the shards. So a run resumes in mid-epoch at exactly the next image,
+where the buffer of `datasets`, whose state leaves its content out, would be filled anew.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lesion_hub.data.cache import CacheSpec, ImageReader, cache_or_stream
+from lesion_hub.data.cache import CacheSpec, ImageReader, ShardStream, cache_or_stream
 from lesion_hub.data.images import ImageSource, probe
+from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.taxonomy import nearest
 from lesion_hub.training.device import to_device
@@ -84,6 +89,31 @@ def epoch_order(kind: str, labels: ArrayLike, seed: int, epoch: int, *, draw: Ar
     if kind not in SAMPLERS:
         raise ConfigError(f"unknown sampler {kind!r}; {nearest(kind, SAMPLERS)}")
     return SAMPLERS[kind](np.asarray(labels), draw, seed, epoch)
+
+
+def streamed_order(shards: ArrayLike, buffer: int, seed: int, epoch: int, *, world: int = 1) -> Indices:
+    """Take every image once, as ``world`` processes show them that walk through shards with a shuffle buffer each.
+
+    ``shards`` (N,) is the shard of every row, rows being in the order of their shards. The shards are laid one behind the
+    other in an order of the epoch, each process takes a stretch of them, and holds ``buffer`` images, from which it draws and
+    which it fills up again. Places rank, rank + world, … are those of process rank, as `batches` deals them.
+
+    >>> order = streamed_order([0] * 4 + [1] * 4, buffer=2, seed=0, epoch=0, world=2)
+    >>> sorted(order[::2].tolist()), sorted(order[1::2].tolist())
+    ([0, 1, 2, 3], [4, 5, 6, 7])
+    """
+    shards = np.asarray(shards)
+    rng = np.random.default_rng((seed, epoch))
+    walk = [np.flatnonzero(shards == shard) for shard in rng.permutation(np.unique(shards))]
+    order = np.empty(len(shards), np.int64)
+    for rank, stretch in enumerate(np.array_split(np.concatenate(walk), world)):
+        held, coming = stretch[:buffer].tolist(), stretch[buffer:].tolist()
+        shown = []
+        for drawn, image in zip(rng.integers(len(held) or 1, size=len(coming)).tolist(), coming, strict=True):
+            shown.append(held[drawn])
+            held[drawn] = image
+        order[rank::world] = [*shown, *rng.permutation(np.asarray(held, np.int64)).tolist()]
+    return order
 
 
 # ------------------------------------------------------------------------------------------------ cut into batches
@@ -229,7 +259,9 @@ class ReadAhead(PixelSource):
 
 
 def open_pixels(part: Part, spec: CacheSpec, root: Path, device: torch.device) -> PixelSource:
-    """Choose the fastest source that memory and disk permit."""
+    """Choose the fastest source that memory and disk permit; images in shards are streamed."""
+    if isinstance(part.images, ShardedImages):
+        return ReadAhead(ShardStream(part.images, spec, ids=part.ids), device)
     budget = int(RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
     access, reader = cache_or_stream(part.images, root, spec, ids=part.ids, device_budget=budget)
     return (Resident if access == "resident" else ReadAhead)(reader, device)
@@ -237,8 +269,13 @@ def open_pixels(part: Part, spec: CacheSpec, root: Path, device: torch.device) -
 
 def usual_aspect(images: Sequence[ImageSource]) -> float:
     """Return the median width / height of some images: the aspect of the cache, from which each is shown in its own again."""
-    some = np.linspace(0, len(images) - 1, min(len(images), PROBED_IMAGES)).astype(int)
-    sizes = [probe(images[row]).upright_size for row in some.tolist()]
+    if isinstance(images, ShardedImages):
+        # The first: to look here and there would open every shard.
+        some = images[:PROBED_IMAGES]
+    else:
+        rows = np.linspace(0, len(images) - 1, min(len(images), PROBED_IMAGES)).astype(int)
+        some = [images[row] for row in rows.tolist()]
+    sizes = [probe(image).upright_size for image in some]
     return float(np.median([width / height for width, height in sizes]))
 
 

@@ -6,9 +6,12 @@ take (``lesion_hub.evaluation.scoring``): original files, the model's own prepro
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
-from lesion_hub.evaluation.assessment import assess
+from lesion_hub.evaluation.assessment import LEAST_GROUPS, assess
 from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.run import save_figures
@@ -34,10 +37,13 @@ from lesion_hub.hub.versions import Version, checked_notes, without_revision
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.data import Part, RunData
+from lesion_hub.training.loop import Record
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.reporting import draw_history
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.start import Start
+
+logger = logging.getLogger(__name__)
 
 STORAGE: StorageType = "float16"
 PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
@@ -61,9 +67,11 @@ def finish(
     start: Start,
 ) -> Outcome:
     """Write all files of a model folder into the run's: ``config.json`` last but one, and then the card, made from the rest."""
-    temperature = fold_temperature_in(classifier, data.parts["validation"])
+    uncalibrated = score_part(classifier, data.parts["validation"])
+    temperature = fold_temperature_in(classifier, uncalibrated)
     scored = {name: score_part(classifier, part) for name, part in data.parts.items() if name != "train"}
-    points = choose_points(scored["validation"])
+    calibration.refuse_worse(uncalibrated, scored["validation"])
+    points = operating_points.choose_for(scored["validation"].predictions)
     results: dict[str, Any] = {}
     for name, found in scored.items():
         given = (found.probabilities, found.labels, found.groups, found.space)
@@ -75,7 +83,7 @@ def finish(
     for name, found in scored.items():
         write_part(folder, name, found, results[name])
     best = max(history, key=lambda record: record["balanced_accuracy"])
-    results["training"] = {"epochs": len(history), "best": best, "recipe": published_recipe(recipe, start)}
+    results["training"] = {**covered(recipe, history), "best": best, "recipe": published_recipe(recipe, start)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
     folder.write_json(SPLIT_NAME, split_record(data))
@@ -93,24 +101,27 @@ def finish(
     return Outcome(results, temperature, points)
 
 
-def fold_temperature_in(classifier: LesionClassifier, validation: Part) -> float:
-    """Fit the temperature, fold it in, and round the weights as they are stored: what is measured is what is published."""
-    probabilities = score_part(classifier, validation).probabilities
-    temperature = calibration.fit_temperature(np.log(np.maximum(probabilities, np.finfo(float).tiny)), validation.labels)
+def fold_temperature_in(classifier: LesionClassifier, validation: Scored) -> float:
+    """Fit the temperature, fold it in, and round the weights as they are stored: what is measured is what is published.
+
+    A handful of validation images may say that none fits; then it stays 1. Of more it is a mistake in the labels.
+    """
+    logits = np.log(np.maximum(validation.probabilities, np.finfo(float).tiny))
+    try:
+        temperature = calibration.fit_temperature(logits, validation.labels)
+    except calibration.NoTemperature as error:
+        if len(validation) >= LEAST_GROUPS:
+            raise
+        logger.warning("%s; until then the temperature stays 1", error)
+        temperature = 1.0
     fold_temperature(classifier, temperature)
     classifier.network.load_state_dict(stored_weights(classifier, STORAGE))
     return temperature
 
 
 def score_part(classifier: LesionClassifier, part: Part) -> Scored:
-    """Compute the part's probabilities by the path that users take."""
-    return score_dataset(Predictor.of(classifier), part.dataset, part.space)
-
-
-def choose_points(validation: Scored) -> dict[str, OperatingPoint]:
-    """Choose malignancy thresholds on validation; none where the labels say nothing of malignancy."""
-    malignancy = validation.predictions.malignancy()
-    return {} if malignancy is None else operating_points.choose(malignancy.scores, malignancy.truth)
+    """Compute the part's probabilities in the classifier's own labels, by the path that users take."""
+    return score_dataset(Predictor.of(classifier), part.dataset, part.space, space=classifier.space)
 
 
 def write_part(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -> None:
@@ -139,6 +150,18 @@ def split_record(data: RunData) -> dict[str, Any]:
             columns[part][1].append(group)
     records = {part: PartRecord.of(*found) for part, found in columns.items()}
     return {**data.manifest.describe(), **describe_parts(records)}
+
+
+def covered(recipe: Recipe, history: Sequence[Record]) -> dict[str, Any]:
+    """Count the epochs, or the views and strengths of a probe.
+
+    Where the run was made longer on the way, ``schedules`` says which epochs had the learning rates of a run of how many.
+    """
+    if recipe.probe is not None:
+        return {"views": recipe.epochs, "strengths": len(history)}
+    spans = [(of, [record["epoch"] for record in span]) for of, span in groupby(history, lambda record: record.get("of"))]
+    schedules = [{"first": epochs[0], "last": epochs[-1], "of": of} for of, epochs in spans]
+    return {"epochs": len(history), **({"schedules": schedules} if len(schedules) > 1 else {})}
 
 
 def published_recipe(recipe: Recipe, start: Start) -> dict[str, Any]:

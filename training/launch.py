@@ -23,8 +23,8 @@ from accelerate.utils import (
     is_wandb_available,
 )
 
-from lesion_hub.config import Options
-from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.config import Count, Options, validated
+from lesion_hub.errors import ConfigError, LesionHubError, ShardError
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
@@ -53,6 +53,7 @@ class LaunchOptions(Options):
     track: Tracker | None = None
     cpu: bool = False
     measure_test: bool = True
+    workers: Count = 1
 
     @property
     def cache_root(self) -> Path:
@@ -60,21 +61,32 @@ class LaunchOptions(Options):
         return self.cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lesion-hub").expanduser() / "images"
 
 
-def run_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:
-    """Make a parser with the arguments that every command that trains has; ``prog`` is the script's name, or the command."""
+def recipe_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that name a recipe and its data; ``prog`` is the script's name, or the command."""
     command = f"python training/{prog}" if prog.endswith(".py") else prog
     parser = argparse.ArgumentParser(prog=prog, description=about, epilog=f"Example: {command} {example}")
     parser.add_argument("--recipe", required=True, help="a recipe file, or the name of a shipped one")
-    parser.add_argument("--data", default="data", help="data root, below which the recipe's sources lie (default: data)")
-    parser.add_argument("--out", help="folder of the run; where it holds one of this recipe, that is resumed")
+    parser.add_argument(
+        "--data", default="data", help="data root, below which the recipe's sources lie, or hub:org/name (default: data)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the recipe: optimiser.lr=0.01"
     )
+    parser.add_argument("--cache", help=f"decoded images (default: ${CACHE_VARIABLE}/images, else ~/.cache/lesion-hub/images)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is an accelerator")
+    return parser
+
+
+def run_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that every command that trains has."""
+    parser = recipe_parser(prog, about, example)
+    parser.add_argument("--out", help="folder of the run; where it holds one of this recipe, that is resumed")
     parser.add_argument("--restart", action="store_true", help="forget the run that --out holds")
     parser.add_argument("--find-batch-size", action="store_true", help="take smaller parts of a batch until they fit")
-    parser.add_argument("--cache", help=f"decoded images (default: ${CACHE_VARIABLE}/images, else ~/.cache/lesion-hub/images)")
     parser.add_argument("--track", choices=tuple(TRACKER_INSTALLED), help="also log to a tracker")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is an accelerator")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that share out members, folds or trials (default: 1)"
+    )
     return parser
 
 
@@ -83,7 +95,7 @@ def launch_options(arguments: argparse.Namespace) -> LaunchOptions:
     if arguments.out is None:
         raise ConfigError("--out is missing; name the folder of the run, such as runs/NAME")
     given = {name: getattr(arguments, name) for name in LaunchOptions.model_fields if hasattr(arguments, name)}
-    return LaunchOptions(**given)
+    return validated(LaunchOptions, given, "command line")
 
 
 def exit_status(command: Callable[[], None]) -> int:
@@ -93,7 +105,7 @@ def exit_status(command: Callable[[], None]) -> int:
         command()
     except LesionHubError as error:
         # Only the first process prints, unless the error may have happened in another one alone.
-        if isinstance(error, TrainingDiverged) or os.environ.get("RANK", "0") == "0":
+        if isinstance(error, TrainingDiverged | ShardError) or os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 128 + error.signum if isinstance(error, RunInterrupted) else 1
     finally:
@@ -122,6 +134,21 @@ def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
         # The moving average, phases and checkpoints need the whole network in every process; all of ours fit into one.
         raise ConfigError(f"{made.distributed_type.value.lower()} is not supported; use distributed_type: MULTI_GPU")
     return made
+
+
+def start_tracker(accelerator: Accelerator, recipe: Recipe, options: LaunchOptions) -> None:
+    """Start the tracker that the command line asks for, if any; what it says when it cannot start is one line.
+
+    tensorboard and wandb write into the run's folder, trackio where it keeps all its runs.
+    """
+    if options.track is None:
+        return
+    own = {"wandb": {"dir": str(options.out)}}
+    try:
+        accelerator.init_trackers("lesion-hub", flattened(recipe.model_dump(mode="json")), own)
+    except Exception as error:  # noqa: BLE001 - each tracker has errors of its own
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"--track {options.track}: cannot start ({why}); set it up, or drop --track") from None
 
 
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

@@ -28,7 +28,7 @@ from lesion_hub.training.measure import PartScorer, logits_of, quick_metrics
 from lesion_hub.training.optimisers import make_optimiser, phase_at, set_learning_rate, set_train_mode, set_trainable
 from lesion_hub.training.recipe import Phase, Recipe
 from lesion_hub.training.schedules import Schedule, make_schedule
-from lesion_hub.training.stopping import LossMonitor, RunInterrupted, StopSignal, diverged
+from lesion_hub.training.stopping import LossMonitor, RunInterrupted, StopSignal, diverged, stopped_early
 
 # Processes must agree on when to stop, and asking costs a round trip.
 STEPS_BETWEEN_STOP_CHECKS = 8
@@ -43,9 +43,9 @@ class Observer(Protocol):
 
     def begin_epoch(self, epoch: int, step: int) -> None: ...
 
-    def step(self, step: int, loss: float, lr: float) -> None: ...
+    def step(self, step: int, loss: float | None = None, lr: float | None = None) -> None: ...
 
-    def end_epoch(self, record: Record, best: bool) -> None: ...
+    def log(self, record: Record, best: bool) -> None: ...
 
 
 class Loop:
@@ -122,10 +122,7 @@ class Loop:
 
     @property
     def finished(self) -> bool:
-        stopping = self.recipe.early_stopping
-        if stopping is not None and _epochs_without_rise(self.history, stopping.min_delta) >= stopping.patience:
-            return True
-        return self.epoch >= self.recipe.epochs
+        return self.epoch >= self.recipe.epochs or stopped_early(self.history, self.recipe.early_stopping)
 
     # -------------------------------------------------------------------------------------------- an epoch
 
@@ -246,7 +243,7 @@ class Loop:
         self.epoch, self.step = self.epoch + 1, 0
         self.sums.zero_()
         self.save()
-        self.observer.end_epoch(record, best)
+        self.observer.log(record, best)
         asked = self.asked_to_stop()
         if asked and not self.finished:
             raise RunInterrupted(f"stopped after epoch {self.epoch}; saved, run again to resume", asked)
@@ -265,6 +262,7 @@ class Loop:
         loss, right, images = self.accelerator.reduce(self.sums, "sum").tolist()
         return {
             "epoch": self.epoch + 1,
+            "of": self.recipe.epochs,
             "phase": str(self.phase.train),
             "lr": self.lr_at(self.step - 1),
             "train_loss": loss / images,
@@ -336,14 +334,3 @@ class Loop:
 def _seed_generators(*place: int) -> None:
     """Seed torch's generators, of the CPU and the devices, by where in the run they are used."""
     torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
-
-def _epochs_without_rise(history: list[Record], min_delta: float) -> int:
-    """Count the epochs since validation balanced accuracy last rose by more than ``min_delta``."""
-    best, since = -1.0, 0
-    for record in history:
-        if record["balanced_accuracy"] > best + min_delta:
-            best, since = record["balanced_accuracy"], 0
-        else:
-            since += 1
-    return since

@@ -30,8 +30,8 @@ class SoftTargetLoss(nn.Module):
     """Base of the losses: logits (N, C) against targets that are (N,) int64 classes or (N, C) rows summing to 1.
 
     Gives the scalar mean over the batch, or (N,) values under ``reduction="none"``. ``class_counts`` (C,) are the training
-    images of each class. ``weight`` (C,) scales each row's value and not the mean's denominator. The arithmetic is
-    float32 whatever the type of the logits. A subclass says `per_sample`.
+    images of each class. ``weight`` (C,) scales each row's value and not the mean's denominator. The arithmetic is that of
+    float64 logits, and float32 of all others. A subclass says `per_sample`.
     """
 
     weight: Tensor | None
@@ -52,14 +52,16 @@ class SoftTargetLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         classes = logits.shape[1]
-        rows = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets.float()
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        rows = (F.one_hot(targets, classes) if targets.ndim == 1 else targets).to(logits.dtype)
         if self.label_smoothing:
             rows = rows.lerp(torch.full_like(rows, 1 / classes), self.label_smoothing)
-        values = self.per_sample(logits.float(), rows)
+        values = self.per_sample(logits, rows)
         return values.mean() if self.reduction == "mean" else values
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Turn float32 logits and smoothed targets, both (N, C), into the (N,) losses."""
+        """Turn logits and smoothed targets, both (N, C) and of one type, into the (N,) losses."""
         raise NotImplementedError
 
     def weighted_sum(self, targets: Tensor, log_p: Tensor) -> Tensor:
@@ -116,10 +118,15 @@ class BinaryCrossEntropy(SoftTargetLoss):
 
 @dataclass(frozen=True)
 class LossComponent(Component):
-    """A row of `LOSSES`. ``class_weights`` are those that the loss implies; ``binary`` ones are for two classes."""
+    """A row of `LOSSES`.
+
+    ``class_weights`` are those that the loss implies; ``binary`` ones are for two classes; a ``convex`` one is convex in the
+    logits.
+    """
 
     class_weights: str | None = None
     binary: bool = False
+    convex: bool = True
 
 
 _GAMMA = {"gamma": (NonNegative | None, None)}
@@ -127,8 +134,8 @@ _GAMMA = {"gamma": (NonNegative | None, None)}
 LOSSES = {
     "cross_entropy": LossComponent(CrossEntropy),
     "weighted_cross_entropy": LossComponent(CrossEntropy, class_weights="inverse"),
-    "focal": LossComponent(Focal, _GAMMA),
-    "class_balanced_focal": LossComponent(Focal, _GAMMA, class_weights="effective"),
+    "focal": LossComponent(Focal, _GAMMA, convex=False),
+    "class_balanced_focal": LossComponent(Focal, _GAMMA, class_weights="effective", convex=False),
     "logit_adjusted": LossComponent(LogitAdjusted, {"tau": (NonNegative | None, None)}),
     "bce": LossComponent(BinaryCrossEntropy, binary=True),
 }

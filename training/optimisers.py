@@ -15,6 +15,7 @@ from torch import nn
 
 from lesion_hub.config import ProperShare, Switch
 from lesion_hub.errors import ConfigError
+from lesion_hub.models.last_layers import head_modules
 from lesion_hub.taxonomy import nearest
 from lesion_hub.training.components import Component
 
@@ -131,7 +132,7 @@ def head_parameters(network: nn.Module) -> list[nn.Parameter]:
     """List the parameters above the backbone: a custom head and metadata branch, or timm's own classifier."""
     if hasattr(network, "backbone"):
         return [parameter for name, parameter in network.named_parameters() if not name.startswith("backbone.")]
-    return list(cast(Any, network).get_classifier().parameters())
+    return [parameter for head in head_modules(network) for parameter in head.parameters()]
 
 
 def blocks(network: nn.Module) -> list[list[nn.Parameter]]:

@@ -93,6 +93,8 @@ class DataOptions(Options):
 
     ``space`` null is the space that the labels themselves make. ``cache_size`` is the short side of the cached training
     images (null: what the model's input needs), ``cache_aspect`` their width / height (null: that of the images).
+    ``streaming`` reads images from Parquet or tar shards, here or on the Hub, as they are needed and keeps none; each process
+    then holds ``shuffle_buffer`` encoded images, from which it draws.
     """
 
     space: str | None = None
@@ -103,6 +105,8 @@ class DataOptions(Options):
     draw: DrawOptions | None = None
     cache_size: Count | None = None
     cache_aspect: Positive | None = None
+    streaming: Switch = False
+    shuffle_buffer: Count = 1000
 
     @field_validator("space")
     @classmethod
@@ -125,6 +129,20 @@ class DataOptions(Options):
         if self.test and self.split.kind == "grouped" and self.split.test > 0:
             raise ValueError("test has a source of its own and split.test cuts another; set split.test to 0")
         return self
+
+    @model_validator(mode="after")
+    def _streamed_or_not(self) -> DataOptions:
+        if not self.streaming and "shuffle_buffer" in self.model_fields_set:
+            raise ValueError("shuffle_buffer belongs to streaming: true; drop it, or set that")
+        if self.streaming and self.draw is not None:
+            raise ValueError("draw picks single images, which a stream cannot give; drop it, or set streaming to false")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As for a loss: a recipe that streams nothing stays what it was before any could.
+        unset = () if self.streaming else ("streaming", "shuffle_buffer")
+        return {key: value for key, value in dump(self).items() if key not in unset}
 
 
 # ------------------------------------------------------------------------------------------------ model
@@ -296,6 +314,24 @@ class Phase(Options):
     freeze_norm: Switch = False
 
 
+class ProbeOptions(Options):
+    """Solve for the last layer on the features of a backbone that stays as it is.
+
+    ``epochs`` is then how many augmented views of every image there are. The loss, a convex one, is minimised with
+    ``strength`` / 2 times the squared length of the weights (of standardised features) added, for each of ``strengths`` from
+    the strongest on; ``early_stopping`` counts them as it counts epochs.
+    """
+
+    strengths: tuple[Positive, ...] = Field(default=(1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4), min_length=1)
+
+    @field_validator("strengths")
+    @classmethod
+    def _decreasing(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value), reverse=True):
+            raise ValueError("every strength is below the one before it; sort them, the strongest first")
+        return value
+
+
 class EarlyStopping(Options):
     """Stop when validation balanced accuracy has not risen by more than ``min_delta`` for ``patience`` epochs."""
 
@@ -320,8 +356,12 @@ class CheckpointOptions(Options):
 # ------------------------------------------------------------------------------------------------ the recipe
 
 
+# What a probe, which is solved and not trained step by step, has no use for.
+_OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "accumulation", "clip", "compile", "ema", "checkpoints")
+
+
 class Recipe(Options):
-    """One training run, complete but for the data root."""
+    """One training run, complete but for the data root. With a ``probe`` it solves for the last layer alone."""
 
     name: str = "recipe"
     data: DataOptions
@@ -342,6 +382,7 @@ class Recipe(Options):
     compile: Switch = False
     ema: EmaOptions | None = None
     early_stopping: EarlyStopping | None = None
+    probe: ProbeOptions | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()
     seed: NonNegativeCount = 0
 
@@ -360,10 +401,28 @@ class Recipe(Options):
     def _sections_agree(self) -> Recipe:
         if (self.data.draw is not None) != (self.sampler.kind == "balanced"):
             raise ValueError("data.draw and sampler.kind: balanced go together; give both or neither")
+        if self.data.streaming and self.sampler.kind != "natural":
+            raise ValueError(
+                f"sampler {self.sampler.kind} picks single images, which a stream cannot give; set sampler.kind to natural, "
+                "and loss.class_weights where classes are uneven"
+            )
         loss, space = LOSSES.get(self.loss.name), self.data.space
         if loss is not None and loss.binary and space is not None and len(label_space(space)) != 2:
             raise ValueError(f"loss {self.loss.name} is for two classes and {space} has more; use cross_entropy")
+        if self.probe is not None:
+            for key in _OF_THE_LOOP:
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for training step by step, and a probe is solved; drop {key}, or probe")
+            if loss is None or not loss.convex:
+                convex = ", ".join(name for name, row in LOSSES.items() if row.convex)
+                raise ValueError(f"a probe is solved with a convex loss ({convex}), not {self.loss.name}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_applies(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes are told apart by what they dump: one without a probe stays what it was before there were any.
+        unused = {"probe"} if self.probe is None else set(_OF_THE_LOOP)
+        return {key: value for key, value in dump(self).items() if key not in unused}
 
     def fingerprint(self) -> str:
         """Hash everything the recipe says: 64 hex digits."""

@@ -104,6 +104,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def parse_value(text: str, where: str) -> Any:
+    """Read a value of the command line as YAML, as files are read; a mistake is one line that starts with ``where``."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: the value is not YAML ({_yaml_problem(error)})") from None
+
+
 def _yaml_problem(error: Exception) -> str:
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     text = " ".join(str(problem or error).split())
@@ -116,10 +124,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     steps = key.strip().split(".")
     if not equals or not all(steps):
         raise ConfigError(f"--set {override!r}: write key=value, for example optimiser.lr=0.01")
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML ({_yaml_problem(error)})") from None
+    value = parse_value(text, f"--set {override!r}")
     place: Any = content
     for number, step in enumerate(steps, start=1):
         if isinstance(place, list):
@@ -137,7 +142,12 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 def dump_recipe(recipe: Recipe | EnsembleRecipe) -> str:
     """Write the resolved recipe as YAML that ``load_recipe`` reads back to an equal one."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(recipe.model_dump(mode="json"))
+
+
+def dump_yaml(plain: Mapping[str, Any]) -> str:
+    """Write plain data as YAML that `read_yaml` reads back equal."""
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -1,14 +1,17 @@
 """A run from recipe to publishable folder, and an ensemble of runs.
 
-`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members one
-by one and describes what they make together; its ``ensemble.json`` pins *published* members, so publish each member's
-folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
+`train_recipe` reads the data, builds the parts of the loop, runs it and finishes. An ensemble recipe trains its members,
+which several workers may share out, and describes what they make together; its ``ensemble.json`` pins *published* members,
+so publish each member's folder first, then give ``ensemble_members.json`` to ``lesion-hub ensemble create``.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,66 +20,84 @@ from torch import nn
 
 from lesion_hub.config import load_model_config
 from lesion_hub.data.cache import CacheSpec
+from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
+from lesion_hub.training.claims import Claim, Claims, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
-from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, usual_aspect
+from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
 from lesion_hub.training.finish import finish
-from lesion_hub.training.launch import LaunchOptions, flattened, make_accelerator
+from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.measure import PartScorer
+from lesion_hub.training.probe import Probe
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.start import build_classifier, start_of
+from lesion_hub.training.workers import local_workers
 
 IMAGES_PICTURED = 4
 MEMBERS_NAME = "ensemble_members.json"
 
 
-def train_recipe(recipe: Recipe, options: LaunchOptions) -> RunFolder:
-    """Train ``recipe``, or go on where its run in ``options.out`` stopped; return the finished folder."""
+def train_recipe(
+    recipe: Recipe, options: LaunchOptions, after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+) -> RunFolder:
+    """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder.
+
+    ``after_epoch`` is called with the records of all epochs so far, on resuming too, and may raise to end the run there.
+    """
     folder = RunFolder(options.out)
+    with folder.freed_unless_saved(restart=options.restart):
+        _train(recipe, options, folder, after_epoch)
+    return folder
+
+
+def _train(
+    recipe: Recipe, options: LaunchOptions, folder: RunFolder, after_epoch: Callable[[list[dict[str, Any]]], None] | None
+) -> None:
+    """Claim ``folder`` for ``recipe``, train, and write the model into it."""
     accelerator = make_accelerator(recipe, options)
     with accelerator.main_process_first():
         recipe = folder.claim(
             recipe, restart=options.restart and accelerator.is_main_process, any_batch=options.find_batch_size
         )
-    if folder.finished:
-        accelerator.print(f"{folder.path}: this run is finished; --restart trains it anew")
-        return folder
-    accelerator.init_trackers("lesion-hub", config=flattened(recipe.model_dump(mode="json")))
+    reopened = folder.reopened_by(recipe)
+    if folder.finished and not reopened:
+        accelerator.print(f"{folder.path}: this run is finished; more epochs go on with it, --restart trains it anew")
+        return
     data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
     start.refuse_seen(data.held_out())
     classifier = build_classifier(recipe, data.space, start)
-    if options.find_batch_size and not folder.started:
+    if options.find_batch_size and not folder.started and recipe.probe is None:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
             folder.write_recipe(recipe)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
-    with Report(recipe, folder, feed.steps_per_epoch, accelerator) as report:
-        checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-        history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
-    if accelerator.is_main_process:
-        outcome = finish(folder, recipe, classifier, data, history, start)
-        report.summary(outcome)
-    for tracker in accelerator.trackers:
-        tracker.finish()
-    return folder
-
-
-def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator) -> RunFolder:
-    """Claim ``options.out`` for several runs after one recipe, each in a folder below it; one process claims it first."""
-    folder = RunFolder(options.out)
-    with accelerator.main_process_first():
-        folder.claim(recipe, restart=options.restart and accelerator.is_main_process)
-    return folder
+    if reopened and accelerator.is_main_process:
+        folder.reopen(recipe)
+    start_tracker(accelerator, recipe, options)
+    try:
+        with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
+            if recipe.probe is None:
+                checkpoints = folder.checkpoints(recipe.checkpoints.keep)
+                history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+            else:
+                checkpoints = folder.checkpoints(keep=recipe.epochs)
+                history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
+        if accelerator.is_main_process:
+            outcome = finish(folder, recipe, classifier, data, history, start)
+            report.summary(outcome)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def build_feeds(
@@ -111,10 +132,13 @@ def build_feeds(
         recipe.accumulation,
         accelerator.process_index,
         accelerator.num_processes,
-        smallest=2 if has_batch_norm else 1,
+        smallest=2 if has_batch_norm and recipe.probe is None else 1,
     )
 
     def order(epoch: int) -> np.ndarray:
+        if isinstance(train.images, ShardedImages):
+            buffer, world = recipe.data.shuffle_buffer, accelerator.num_processes
+            return streamed_order(train.images.shards, buffer, recipe.seed, epoch, world=world)
         return epoch_order(recipe.sampler.kind, train.labels, recipe.seed, epoch, draw=train.draw)
 
     def prepare(images: torch.Tensor, stretch: np.ndarray) -> torch.Tensor:
@@ -124,6 +148,41 @@ def build_feeds(
     return feed, PartScorer(parts["validation"], pixels["validation"], prepare, accelerator, recipe.batch_size)
 
 
+# ------------------------------------------------------------------------------------------------ several runs in one folder
+
+
+def claim_folder(recipe: Recipe | EnsembleRecipe, options: LaunchOptions, accelerator: Accelerator, runs: str) -> RunFolder:
+    """Make ``options.out`` the folder of several runs after one recipe; a restart deletes those there (``runs``, a glob)."""
+    folder = RunFolder(options.out)
+    with accelerator.main_process_first():
+        restart = options.restart and accelerator.is_main_process
+        if restart:
+            Claims(options.out).refuse_restart()
+            for path in options.out.glob(runs):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folder.claim(recipe, restart=restart)
+        if accelerator.is_main_process and folder.reopened_by(recipe):
+            folder.reopen(recipe)
+    return folder
+
+
+def train_several(recipes: Mapping[str, Recipe], runs: Mapping[str, Path], options: LaunchOptions) -> None:
+    """Train every recipe into its folder of ``runs``, shared out among all workers that do the same, until all are finished."""
+    accelerator = make_accelerator(next(iter(recipes.values())), options)
+    claims = Claims(options.out)
+
+    def finished(name: str) -> bool:
+        run = RunFolder(runs[name])
+        return run.finished and not run.reopened_by(recipes[name])
+
+    def train(claim: Claim) -> None:
+        place = options.model_copy(update={"out": runs[claim.name], "restart": False})
+        train_recipe(recipes[claim.name], place, lambda history: claim.confirm())
+
+    with local_workers(train_several, options, recipes, runs):
+        work_through(lambda: claims.take_first(recipes, finished), lambda: all(map(finished, recipes)), train, accelerator)
+
+
 # ------------------------------------------------------------------------------------------------ ensembles
 
 
@@ -131,16 +190,16 @@ def train_ensemble(recipe: EnsembleRecipe, options: LaunchOptions) -> Path:
     """Train the members that are not finished into ``OUT/members/NAME``; return the path of the file that describes them."""
     members = load_members(recipe)
     accelerator = make_accelerator(next(iter(members.values())), options)
-    folder = claim_folder(recipe, options, accelerator)
-    for name, member in members.items():
-        train_recipe(member, options.model_copy(update={"out": options.out / "members" / name}))
+    folder = claim_folder(recipe, options, accelerator, runs="members/*")
+    runs = {name: options.out / "members" / name for name in members}
+    train_several(members, runs, options)
     accelerator.wait_for_everyone()
     described = [
         {
             "folder": f"members/{name}",
             "recipe": member.name,
             "weight": weight,
-            "weights_sha256": load_model_config(options.out / "members" / name).lesion_hub.weights_sha256,
+            "weights_sha256": load_model_config(runs[name]).lesion_hub.weights_sha256,
         }
         for (name, member), weight in zip(members.items(), recipe.weights, strict=True)
     ]

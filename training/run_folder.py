@@ -7,7 +7,10 @@ recipe).
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,7 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.files import write_json, write_text
 from lesion_hub.hub.layout import CARD_NAME
 from lesion_hub.training.checkpoints import CheckpointFolder
+from lesion_hub.training.claims import ClaimLost
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import dump_recipe, first_difference, read_yaml
 
@@ -54,6 +58,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def index_file(self) -> Path:
+        """The words of all images of a streamed run, and where each lies."""
+        return self.path / "index.parquet"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -67,24 +76,50 @@ class RunFolder:
         """Open the folder of checkpoints, of which the ``keep`` newest stay."""
         return CheckpointFolder(self.path / "checkpoints", keep)
 
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the log tells of; a probe logs none."""
+        lines = self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.is_file() else []
+        return json.loads(lines[-1]).get("epoch", 0) if lines else 0
+
+    @property
+    def files_of_a_claim(self) -> tuple[Path, ...]:
+        """The files that a run may write before it saves anything that can be resumed."""
+        return (
+            self.recipe_file,
+            self.log_file,
+            self.draw_file,
+            self.manifest_file,
+            self.index_file,
+            self.picture_file,
+        )
+
     def claim(self, recipe: R, *, restart: bool = False, any_batch: bool = False) -> R:
         """Make the folder this recipe's; refuse one that is another's, unless ``restart`` is set: that deletes the run there.
 
-        Returns the recipe to train: with ``any_batch`` its batch size is the one that the run there found to fit.
+        The number of epochs may be another, as long as no fewer than are done: see `reopen`. Returns the recipe to train:
+        with ``any_batch`` its batch size is the one that the run there found to fit.
         """
         if restart:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-            files = (self.recipe_file, self.log_file, self.draw_file, self.manifest_file)
-            for path in (self.path / CARD_NAME, self.path / CONFIG_NAME, *files):
+            for path in (self.path / CARD_NAME, self.path / CONFIG_NAME, *self.files_of_a_claim):
                 path.unlink(missing_ok=True)
         if self.recipe_file.is_file():
             there = read_yaml(self.recipe_file)
             if any_batch:
                 recipe = recipe.model_copy(update={key: there.get(key) for key in ("batch_size", "accumulation")})
-            difference = first_difference(there, recipe.model_dump(mode="json"))
+            now = recipe.model_dump(mode="json")
+            epochs = now.get("epochs")
+            difference = first_difference({**there, "epochs": epochs}, now)
             if difference is not None:
                 raise ConfigError(
-                    f"{self.path}: holds a run of another recipe ({difference}); choose another --out, or --restart"
+                    f"{self.path}: holds a run of another recipe ({difference}); only epochs may change: "
+                    "choose another --out, or --restart"
+                )
+            if epochs is not None and epochs < self.epochs_done:
+                raise ConfigError(
+                    f"{self.path}: {self.epochs_done} epochs are done and epochs is {epochs}; give at least as many, "
+                    "choose another --out, or --restart"
                 )
             return recipe
         try:
@@ -95,6 +130,39 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds a model but no recipe.yaml; choose another --out")
         self.write_recipe(recipe)
         return recipe
+
+    def reopened_by(self, recipe: Recipe | EnsembleRecipe) -> bool:
+        """Tell whether ``recipe``, which has claimed the folder, asks for another number of epochs than the run there."""
+        return read_yaml(self.recipe_file).get("epochs") != recipe.model_dump().get("epochs")
+
+    def reopen(self, recipe: Recipe | EnsembleRecipe) -> None:
+        """Let the run there, finished or not, go on to the epochs of ``recipe``; the model stays until another is written."""
+        (self.path / CARD_NAME).unlink(missing_ok=True)
+        self.write_recipe(recipe)
+
+    @contextmanager
+    def freed_unless_saved(self, *, restart: bool) -> Iterator[None]:
+        """Let the first process give the folder up where the block fails before anything is saved that can be resumed."""
+        kept = [] if restart else [path for path in self.files_of_a_claim if path.is_file()]
+        try:
+            yield
+        except ClaimLost:  # it is another worker's now
+            raise
+        except BaseException:
+            if os.environ.get("RANK", "0") == "0":
+                self._release(kept)
+            raise
+
+    def _release(self, kept: Collection[Path]) -> None:
+        """Delete the files of a run that saved nothing; those ``kept`` were there before it."""
+        if self.recipe_file in kept or any(self.path.rglob("checkpoints/*.safetensors")):
+            return
+        for path in self.files_of_a_claim:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        for folder in (self.path / "checkpoints", self.path):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
 
     def write_recipe(self, recipe: Recipe | EnsembleRecipe) -> None:
         """Write the resolved recipe."""

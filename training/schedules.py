@@ -91,6 +91,16 @@ class OneCycle(Schedule):
 
 
 @dataclass
+class Exponential(Schedule):
+    """From ``lr`` to ``final * lr``, by the same factor at every step; ``final`` may be above 1."""
+
+    final: float = 0.01
+
+    def _shape(self, progress: float, step: int) -> float:
+        return self.lr * self.final**progress
+
+
+@dataclass
 class Step(Schedule):
     """Multiplied by ``factor`` at every one of ``milestones``, shares of the steps in increasing order."""
 

@@ -80,7 +80,7 @@ def build_classifier(recipe: Recipe, space: LabelSpace, start: Start) -> LesionC
     """Build the recipe's network with the weights of its start, fresh ones being a function of the seed."""
     torch.manual_seed(recipe.seed)
     model = recipe.model
-    return LesionClassifier.create(
+    classifier = LesionClassifier.create(
         model.backbone,
         space,
         head=model.head,
@@ -90,3 +90,5 @@ def build_classifier(recipe: Recipe, space: LabelSpace, start: Start) -> LesionC
         crop_pct=model.crop_pct,
         drop_rate=model.drop_rate,
     )
+    classifier.require_trainable()
+    return classifier

@@ -1,4 +1,4 @@
-"""What stops a run before its end: a loss or a weight that is no longer finite, or a signal.
+"""What stops a run before its end: a loss or a weight that is no longer finite, validation that no longer rises, a signal.
 
 Losses are checked without making the device wait for the host.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lesion_hub.errors import LesionHubError
+
+if TYPE_CHECKING:
+    from lesion_hub.training.recipe import EarlyStopping
 
 CHECK_DELAY = 8  # batches
 IMAGES_NAMED = 6
@@ -40,6 +44,17 @@ def diverged(what: str, place: str, images: list[str]) -> TrainingDiverged:
         f"{what} at {place} (images {', '.join(images[:IMAGES_NAMED])}{more}); "
         "look at these images, lower optimiser.lr, or set clip: 1.0"
     )
+
+
+def stopped_early(history: Sequence[Mapping[str, Any]], rule: EarlyStopping | None) -> bool:
+    """Tell whether the ``balanced_accuracy`` of these records, in order, has not risen for as long as ``rule`` waits."""
+    best, since = -1.0, 0
+    for record in history:
+        if rule is not None and record["balanced_accuracy"] > best + rule.min_delta:
+            best, since = record["balanced_accuracy"], 0
+        else:
+            since += 1
+    return rule is not None and since >= rule.patience
 
 
 class LossMonitor:

@@ -21,7 +21,7 @@ from lesion_hub.app.words import point_title, share
 from lesion_hub.config import EnsembleConfig
 from lesion_hub.data.images import load_rgb
 from lesion_hub.errors import ImageError, LesionHubError
-from lesion_hub.hub.card import CardFacts, read_card_facts
+from lesion_hub.hub.card import PARTS, CardFacts, read_card_facts
 from lesion_hub.hub.layout import CARD_NAME, load_config
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.measures import CARD_HEADLINES, interval, words
@@ -60,7 +60,7 @@ def model_facts(served: ServedModel) -> ModelFacts:
             (pinned.name, pinned.revision, f"{weight:.2f}", member.space.name)
             for pinned, weight, member in zip(config.members, config.weights, served.predictor.members, strict=True)
         ]
-    plots = (_image_uri(served.folder, f"plots/reliability_{part}.png") for part in ("test", "validation"))
+    plots = (_image_uri(served.folder, f"plots/reliability_{part}.png") for part in PARTS)
     return ModelFacts(
         title=served.title,
         lines=[

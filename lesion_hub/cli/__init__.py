@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from lesion_hub import __version__
-from lesion_hub.cli import data, evaluate, models, predict, serve, train
+from lesion_hub.cli import data, evaluate, models, predict, recalibrate, serve, train
 from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
 
@@ -33,8 +34,8 @@ COMMANDS = {
         models.pull,
         serve.publish_space,
     ),
-    "Train a model": (train.train, train.cross_validate, train.search),
-    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, evaluate.card),
+    "Train a model": (train.train, train.cross_validate, train.search, train.find_lr),
+    "Measuring": (evaluate.evaluate, evaluate.compare, evaluate.calibrate, recalibrate.recalibrate, evaluate.card),
 }
 
 for _heading, _functions in COMMANDS.items():
@@ -57,8 +58,17 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    import_: Annotated[
+        list[str] | None,
+        typer.Option("--import", help="Python module to import first, which registers networks of your own; repeatable."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
 ) -> None:
+    for module in import_ or ():
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise LesionHubError(f"--import {module}: {error}; is its folder in PYTHONPATH?") from None
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 

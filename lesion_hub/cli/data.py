@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ from lesion_hub.progress import progress_bar
 if TYPE_CHECKING:
     from lesion_hub.data import ReadResult
 
-app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache and generate data sets.")
+app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache, shard and generate data sets.")
 
 
 def read_data(path: str, reading: DataOptions, *, split: str | None = None) -> ReadResult:
@@ -37,22 +38,34 @@ def show(
     reading: DataOptions = DataOptions(),
     json_: JsonOption = False,
 ) -> None:
-    """Say what a data set holds: images, lesions, classes, patients, and what is wrong with it.
+    """Say what a data set holds: images, lesions, patients, what its labels were taken for, and what is wrong with it.
+
+    Exit status 1 where rows cannot be used, unless `--allow-missing` leaves them out.
 
     Example: `lesion-hub data show data/ham10000`
     """
     from lesion_hub.data import summarise
 
-    result = read_data(path, reading, split=split)
+    result = read_data(path, replace(reading, allow_missing=True), split=split)
     summary = summarise(result)
     if json_:
         print_json(summary)
-        return
+    else:
+        _print_summary(summary)
+        for finding in (*result.report.problems, *result.report.notes) if reading.allow_missing else result.report.notes:
+            say(f"left out: {finding}", err=True)
+        for proposal in result.report.proposals:
+            say(f"proposed: {proposal}", err=True)
+    result.report.raise_unless(reading.allow_missing)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
     groups = summary["groups"]
     print_facts(
         {
             "source": summary["source"],
             "label space": summary["space"],
+            "malignancy": summary["malignancy"] or "not known, for some labels are no diagnoses of the table",
             "images": summary["images"],
             "lesions or patients": f"{groups['count']} ({groups['with_several_images']} with several images)",
             "official split": summary["splits"],
@@ -63,8 +76,10 @@ def show(
     )
     total = max(summary["images"], 1)
     print_table(("class", "images", "share"), ((c, n, f"{n / total:.1%}") for c, n in summary["classes"].items()))
-    for problem in summary["report"]["problems"]:
-        say(f"left out: {problem}", err=True)
+    told = {True: "yes", False: "no", None: "-"}
+    words = summary["report"]["labels"]
+    rows = ((w["word"], w["label"], w["diagnosis"], told[w["malignant"]], w["images"], w["how"]) for w in words)
+    print_table(("written", "class", "diagnosis", "malignant", "rows", "how known"), rows)
 
 
 @app.command()
@@ -157,7 +172,7 @@ def audit(
 ) -> None:
     """Look for what makes a score misleading: duplicates, leaks, conflicts, and labels that the image source alone predicts.
 
-    Exit status 1 where a split leaks or `--against` overlaps.
+    Exit status 1 where a split leaks, `--against` overlaps, or rows cannot be used and `--allow-missing` is not given.
 
     Example: `lesion-hub data audit data/ham10000 --manifest split.json`
     """
@@ -165,7 +180,7 @@ def audit(
     from lesion_hub.data.audit import write_page
     from lesion_hub.files import write_json
 
-    result = read_data(path, reading)
+    result = read_data(path, replace(reading, allow_missing=True))
     with progress_bar("looking at every image") as progress:
         report = run_audit(result, against=against, split=manifest or "official", workers=workers, progress=progress)
     page = write_page(report, result, out / "audit.html")
@@ -180,6 +195,7 @@ def audit(
         say(f"\nwritten: {page} and {out / 'audit.json'}")
     if not report.ok:
         raise DataError(f"{path}: {'; '.join(report.failures)}")
+    result.report.raise_unless(reading.allow_missing)
 
 
 @app.command()
@@ -228,3 +244,26 @@ def split(
     for warning in manifest.warnings:
         say(f"warning: {warning}", err=True)
     say(f"\n{manifest.method}, seed {manifest.seed}, hash {manifest.hash[:12]}…: {out}")
+
+
+@app.command()
+@takes_data_options
+def shards(
+    path: DataArgument,
+    out: Annotated[Path, typer.Option("--out", help="New folder for the shards.", show_default=False)],
+    format_: Annotated[str, typer.Option("--format", help="parquet, or webdataset (tar).")] = "parquet",
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of the images.")] = 0,
+    reading: DataOptions = DataOptions(),
+    json_: JsonOption = False,
+) -> None:
+    """Write a data set as shards, image files as they are, to train on as a stream. Safe to interrupt and repeat.
+
+    Example: `lesion-hub data shards data/ham10000 --out shards/ --format webdataset`
+    """
+    from lesion_hub.data.write_shards import write_shards
+
+    result = read_data(path, reading)
+    with progress_bar("writing shards") as progress:
+        written = write_shards(result, out, format=format_, shard_size=shard_size, seed=seed, progress=progress)
+    print_facts(written, as_json=json_)

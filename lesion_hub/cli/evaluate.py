@@ -1,4 +1,4 @@
-"""Commands that measure models: evaluate, compare, calibrate, card."""
+"""Commands that measure models: evaluate, compare, calibrate, card (recalibrate is in a file of its own)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from lesion_hub.cli.options import (
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
+from lesion_hub.errors import ConfigError
 from lesion_hub.progress import progress_bar
 
 
@@ -138,6 +139,7 @@ def calibrate(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    manifest: ManifestOption = None,
     reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
@@ -151,7 +153,7 @@ def calibrate(
     reading.refuse_without(data, "--data")
     source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, source, registry=registry, progress=progress)
+        done = calibrate_run(run, source, manifest=manifest, registry=registry, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})
@@ -164,6 +166,9 @@ def card(
     check: Annotated[bool, typer.Option("--check", help="Only check the card that is there.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="What it will be loaded as: org/name or a registry name.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Where the training data are not recorded.")] = None,
+    training_data: Annotated[
+        str | None, typer.Option("--training-data", help="In a few words, where it is not recorded; needs --licence.")
+    ] = None,
 ) -> None:
     """Write the model card of a folder from its files alone, or check that every number in it is theirs.
 
@@ -171,7 +176,12 @@ def card(
     """
     from lesion_hub.hub.card import write_card
     from lesion_hub.hub.card_check import check_card
+    from lesion_hub.hub.trained_elsewhere import record_training_data
 
+    if training_data is not None:
+        if check or licence is None:
+            raise ConfigError("--training-data is recorded with their --licence, and not by --check")
+        record_training_data(run, training_data, licence)
     path = None if check else write_card(run, name=name, licence=licence)
     check_card(run)
     say(f"{path}: written and checked" if path else f"{run}: the card's numbers, sections and wording hold")

@@ -18,13 +18,13 @@ def models(
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List published models of the registry and the architectures that can be trained.
+    """List published models of the registry, and architectures with what their families do: train, have which heat maps.
 
     Example: `lesion-hub models mobilenet`
     """
     from lesion_hub.hub.registry import Registries
     from lesion_hub.hub.versions import without_revision
-    from lesion_hub.models import list_architectures
+    from lesion_hub.models.zoo import families, list_architectures
 
     without_revision(search, "write lesion-hub info {name}@{revision}, or lesion-hub models {name}")
     places = Registries(registry)
@@ -32,12 +32,14 @@ def models(
     published = {name: home.versions(name) for name, home in homes.items()}
     architectures = list_architectures(search)
     if json_:
+        named = {architecture.family for architecture in architectures}
         print_json(
             {
                 "registry": published,
                 "registry_of": {name: str(home.root) for name, home in homes.items()},
                 "registry_root": str(places.roots[0]),
                 "architectures": [architecture.to_dict() for architecture in architectures],
+                "families": {name: family.to_dict() for name, family in families().items() if name in named},
             }
         )
         return
@@ -45,9 +47,14 @@ def models(
         rows = ((name, " ".join(tags), homes[name].root) for name, tags in published.items())
         print_table(("published model", "versions", "registry"), rows)
     shown = architectures if all_ else architectures[:40]
+    answers = {True: "yes", False: "no", None: "not tried"}
+    maps = {True: "all methods", False: "all but the layer-wise", None: ""}
+    facts = (
+        (a.name, a.family, f"{a.image_size[0]}x{a.image_size[1]}", answers[a.pretrained], answers[a.trains], maps[a.layer_maps])
+        for a in shown
+    )
     if shown:
-        facts = ((a.name, a.family, "x".join(map(str, a.image_size)), "yes" if a.pretrained else "") for a in shown)
-        print_table(("architecture", "family", "input", "pretrained"), facts)
+        print_table(("architecture", "family", "input", "pretrained", "trains", "heat maps"), facts)
     if not published and not shown:
         say(f"no published model and no architecture has {search!r} in its name; without a word all are listed")
     if len(shown) < len(architectures):

@@ -30,7 +30,7 @@ def _folder_of_ones_own(word: str) -> Path:
     return Path(without_revision(word, "name a folder (lesion-hub pull {name}@{revision} --to FOLDER makes one)"))
 
 
-_DEVICE = typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")
+_DEVICE = typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")
 
 ModelArgument = Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lesion_hub import DEFAULT_MODEL
+from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     DataArgument,
     DataOption,
@@ -24,13 +25,11 @@ from lesion_hub.cli.options import (
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lesion_hub.config import OperatingPoint
     from lesion_hub.inference import Prediction, Predictor
-    from lesion_hub.inference.ensemble import Fit
 
 
 def _load(name: str, revision: str | None, registry: str | None, device: str = "cpu", threads: int | None = None) -> Predictor:
@@ -60,11 +59,12 @@ def predict(
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a model sees in images.
+    """Say what a model sees in images. Exit status 1 where one of them cannot be read; the others are answered all the same.
 
     Example: `lesion-hub predict mole.jpg --explain gradcam --overlay out/`
     """
     from lesion_hub.app.words import NOTICE
+    from lesion_hub.data.images import utf8_name
 
     if overlay is not None:
         explain = explain or "gradcam"
@@ -78,12 +78,25 @@ def predict(
     else:
         shown = []
         with progress_bar("predicting") as progress:
-            for path, one in zip(images, predictor.stream(images, progress=progress, **options), strict=True):
-                shown.append({"image": str(path), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)})
+            for path, one in zip(images, predictor.try_each(images, progress=progress, **options), strict=True):
+                if isinstance(one, ImageError):
+                    shown.append({"image": utf8_name(str(path)), "error": str(one)})
+                else:
+                    facts = {"image": utf8_name(str(path)), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)}
+                    shown.append(facts)
         told = {"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown}
+    broken = [facts["error"] for facts in shown if "error" in facts]
     if json_:
         print_json(told)
-        return
+    else:
+        _print_predictions([facts for facts in shown if "error" not in facts])
+    if broken:
+        raise ImageError("; ".join(broken))
+
+
+def _print_predictions(shown: list[dict[str, Any]]) -> None:
+    from lesion_hub.app.words import NOTICE
+
     for facts in shown:
         malignancy, apart = facts["malignancy"], facts["disagreement"]
         print_facts(
@@ -98,7 +111,8 @@ def predict(
             }
         )
         say("")
-    say(NOTICE, err=True)
+    if shown:
+        say(NOTICE, err=True)
 
 
 def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
@@ -194,20 +208,29 @@ def create(
     members: Annotated[list[str], typer.Argument(help="Published models, NAME or NAME@v1.0.0.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="New folder for the ensemble.", show_default=False)],
     weights: Annotated[str | None, typer.Option("--weights", help="One each, summing to 1: 0.3,0.3,0.4.")] = None,
-    fit: Annotated[str | None, typer.Option("--fit", help="Validation data to fit weights and temperature on.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Part of --fit's data: val.")] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", help="Data to fit weights, temperature and thresholds on: their validation part.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Part of --fit's data: val, by the members' own splits; all, of new data.")
+    ] = "val",
     combine: Annotated[str, typer.Option("--combine", help="Mean of probabilities, or of logits.")] = "probabilities",
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put the members' weights in, so that transformers and timm load it too.")
+    ] = False,
     reading: DataOptions = DataOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Combine published models into one, with given or fitted weights. Without either they weigh the same.
 
-    It answers in the label space that `--space` names, else in the finest that all share; `--fit`'s data are read into that.
+    It answers in the label space that `--space` names, else in the finest that all share; `--fit`'s data are mapped into that.
 
     Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
     """
+    from lesion_hub.evaluation.ensemble_fit import fit_on_validation
     from lesion_hub.inference.ensemble import create_ensemble, pin_member
+    from lesion_hub.taxonomy import label_space
 
     if combine not in ("probabilities", "logits"):
         raise ConfigError(f"combine {combine!r} is not known; use probabilities or logits")
@@ -218,39 +241,27 @@ def create(
     reading.refuse_without(fit, "--fit", but=("space",))
     pinned = [pin_member(name, registry=registry) for name in members]
     mode: Literal["probabilities", "logits"] = "logits" if combine == "logits" else "probabilities"
-    fitted, points = (None, {}) if fit is None else _fit_on(pinned, fit, reading, split, mode)
-    made = create_ensemble(out, pinned, weights=shares, fit=fitted, combine=mode, space=reading.space, operating_points=points)
+    space = reading.space
+    if fit is None:
+        fitted, made = None, create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle)
+    else:
+        data = read_data(fit, replace(reading, space=None, allow_missing=True))
+        target = label_space(space) if space else None
+        with progress_bar("scoring the validation data") as progress:
+            fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
+        for name in fitted.unrecorded:
+            say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
+        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points}
+        made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),
         "label space": made.label_space,
         "members": {f"{m.name}@{m.revision}": w for m, w in zip(made.members, made.weights, strict=True)},
         "temperature": made.temperature,
         "operating points": {name: point.threshold for name, point in made.operating_points.items()},
-        "fit": fitted.to_dict() if fitted else None,
+        "fit": {"selection": fitted.selection, **fitted.fit.to_dict()} if fitted else None,
     }
     print_facts(facts, as_json=json_)
-
-
-def _fit_on(
-    pinned: list[Any], data: str, reading: DataOptions, split: str | None, mode: Literal["probabilities", "logits"]
-) -> tuple[Fit, dict[str, OperatingPoint]]:
-    """Fit weights and temperature to validation data, and choose operating points on the same."""
-    from lesion_hub.evaluation.operating_points import choose
-    from lesion_hub.inference.ensemble import fit_ensemble
-    from lesion_hub.inference.rows import open_rows
-    from lesion_hub.taxonomy import finest_common, label_space
-
-    common = label_space(reading.space) if reading.space else finest_common([member.config.space for member in pinned])
-    rows = open_rows(data, labelled=True, split=split, **{**reading.keywords(), "space": common.name})
-    loaded = [member.load() for member in pinned]
-    with progress_bar("scoring the validation data") as progress:
-        fit = fit_ensemble(loaded, rows, space=common, combine=mode, progress=progress)
-    if not common.maps_to("binary"):
-        return fit, {}
-    binary = common.map_to("binary")
-    column = binary.target.index("malignant")
-    known = binary.labels(fit.labels) >= 0
-    return fit, choose(binary.probabilities(fit.probabilities)[known, column], binary.labels(fit.labels)[known] == column)
 
 
 # ------------------------------------------------------------------------------------------------ attribution

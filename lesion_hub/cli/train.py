@@ -1,4 +1,4 @@
-"""Commands that train: train, cross-validate, search. Their options are those of the scripts in ``training/``."""
+"""Commands that train: train, cross-validate, search, find-lr. Their options are those of the scripts in ``training/``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,20 @@ def cross_validate(context: typer.Context) -> None:
 
 
 def search(context: typer.Context) -> None:
-    """Search learning rate, batch size and optimiser of a recipe by validation.
+    """Search a recipe's keys by validation, with any number of workers.
 
-    Example: `lesion-hub search --recipe melanoma10k_resnet34 --data data/ --out runs/grid --lr 1e-3 1e-2`
+    Example: `lesion-hub search --recipe melanoma10k_resnet34 --data data/ --out runs/search --vary optimiser.lr=1e-3,1e-2`
     """
-    from lesion_hub.training.grid_search import main
+    from lesion_hub.training.search import main
 
     raise typer.Exit(main(context.args, prog="lesion-hub search"))
+
+
+def find_lr(context: typer.Context) -> None:
+    """Find a learning rate for a recipe: raise it step by step and see where the loss falls.
+
+    Example: `lesion-hub find-lr --recipe melanoma10k_resnet34 --data data/`
+    """
+    from lesion_hub.training.find_lr import main
+
+    raise typer.Exit(main(context.args, prog="lesion-hub find-lr"))

@@ -6,7 +6,10 @@ against ``max_pixels``; Pillow's process-wide settings (`MAX_IMAGE_PIXELS`, `LOA
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -23,7 +26,13 @@ from PIL import Image
 from lesion_hub.errors import ImageError
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any] | Image.Image
+"""What data sets hold."""
 
+AnyImage: TypeAlias = ImageSource | bytearray | memoryview | IO[bytes]
+"""What callers give."""
+
+ACCEPTED = "a path, a file opened with 'rb', the bytes of an image file, a Pillow image or a uint8 array"
+"""What an image may be given as, in the words of error messages. Arrays become Pillow images in ``inference.preprocess``."""
 MAX_PIXELS = 80_000_000
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif", ".ppm"})
 
@@ -47,6 +56,9 @@ _DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+# One slash: that is what pathlib leaves of two.
+_URL = re.compile(r"(https?|ftp|s3|gs|hf|file):/|data:", re.IGNORECASE)
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
@@ -82,7 +94,7 @@ class ImageFacts:
 
 
 def load_rgb(
-    source: ImageSource,
+    source: AnyImage,
     *,
     max_pixels: int = MAX_PIXELS,
     name: str | None = None,
@@ -91,9 +103,10 @@ def load_rgb(
     """Decode ``source`` to an upright RGB image (8 bits per channel), free of EXIF and other metadata.
 
     16-bit gray is scaled to 8 bits, transparency is laid over white, of an animation the first frame is taken.
-    ``source`` is a path, the encoded bytes, a Pillow image (left untouched) or the ``{"path", "bytes"}`` mapping of an
-    undecoded `datasets` image column. ``name`` replaces the file name in messages. ``at_least`` (width, height) permits
-    decoding a JPEG at 1/2, 1/4 or 1/8 of its size, which is faster, as long as neither upright side falls below it.
+    ``source`` is a path, a binary file object (read from its start, and left open), the encoded bytes, a Pillow image (left
+    untouched) or the ``{"path", "bytes"}`` mapping of an undecoded `datasets` image column; never a URL. ``name`` replaces
+    the file name in messages. ``at_least`` (width, height) permits decoding a JPEG at 1/2, 1/4 or 1/8 of its size, which is
+    faster, as long as neither upright side falls below it.
     Raises `ImageError`.
 
     >>> load_rgb(Image.new("L", (4, 3), 255)).getpixel((0, 0))
@@ -111,7 +124,7 @@ def load_rgb(
         return _decode(image, name)
 
 
-def probe(source: ImageSource, *, name: str | None = None) -> ImageFacts:
+def probe(source: AnyImage, *, name: str | None = None) -> ImageFacts:
     """Read the header of ``source`` without decoding its pixels; raises `ImageError` as `load_rgb` does.
 
     >>> from io import BytesIO
@@ -136,36 +149,74 @@ def is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
-def _facts(image: Image.Image) -> ImageFacts:
-    tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
-    quantization = tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
-    return ImageFacts(*image.size, image.mode, image.format or "", _orientation(image), quantization)
+def utf8_name(name: str) -> str:
+    r"""Return the name of a file as text that can be printed and stored: bytes of it that are not UTF-8 become ``\xff``.
+
+    >>> utf8_name("mole_\udce9.jpg") == r"mole_\xe9.jpg", utf8_name("Läsion.jpg")
+    (True, 'Läsion.jpg')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _name_of(source: ImageSource) -> str:
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "image")
-    if isinstance(source, Mapping):
-        return str(source.get("path") or "image")
-    return "image" if isinstance(source, bytes) else os.fspath(source)
-
-
-def _stream(source: str | os.PathLike[str] | bytes | Mapping[str, Any], name: str) -> IO[bytes]:
-    if isinstance(source, Mapping):
-        content = source.get("bytes") or source.get("path")
-        if content is None:
-            raise ImageError(f"{name}: the row holds neither image bytes nor a path; drop the row or add its image")
-        return _stream(content, name)
-    if isinstance(source, bytes):
-        return BytesIO(source)
+def open_image_file(path: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a regular file for reading, `ImageError` where it is none: reading a pipe or a device could wait for ever."""
     try:
-        return Path(source).open("rb")
+        if not stat.S_ISREG(kind := Path(path).stat().st_mode) and not stat.S_ISDIR(kind):
+            raise ImageError(f"{name}: is a pipe, socket or device and not a file; remove it")
+        return Path(path).open("rb")
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder; name one image file in it") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be opened ({_reason(error)}); check its name and permissions") from None
+
+
+def _facts(image: Image.Image) -> ImageFacts:
+    tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
+    quantization = tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
+    return ImageFacts(*image.size, image.mode, image.format or "", _orientation(image), quantization)
+
+
+def _name_of(source: AnyImage) -> str:
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "image")
+    if isinstance(source, Mapping):
+        return str(source.get("path") or "image")
+    named = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    return named if isinstance(named, str) and named else "image"
+
+
+def _stream(source: Any, name: str) -> IO[bytes]:
+    if isinstance(source, Mapping):
+        content = source.get("bytes") or source.get("path")
+        if content is None:
+            raise ImageError(f"{name}: the row holds neither image bytes nor a path; drop the row or add its image")
+        return _stream(content, name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return BytesIO(source)
+    if hasattr(source, "read"):
+        return BytesIO(_content(source, name))
+    if not isinstance(source, (str, os.PathLike)):
+        raise ImageError(f"{'None' if source is None else type(source).__name__} is no image; give {ACCEPTED}")
+    if _URL.match(os.fspath(source)):
+        raise ImageError(f"{name[:80]}: is a URL; download it first, then give the file")
+    return open_image_file(source, name)
+
+
+def _content(file: Any, name: str) -> bytes:
+    """Read all of a caller's file from its start. It is the caller's to close, so it is never handed to Pillow."""
+    if inspect.iscoroutinefunction(file.read):
+        raise ImageError(f"{type(file).__name__} is read asynchronously; give its .file, or the bytes that it holds")
+    try:
+        if not hasattr(file, "seekable") or file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError, AttributeError) as error:  # ValueError: it is closed
+        raise ImageError(f"{name}: cannot be read ({_reason(error)}); give an open file") from None
+    if not isinstance(content, bytes):
+        raise ImageError(f"{name}: is opened as text; open it with mode 'rb'")
+    return content
 
 
 @cache

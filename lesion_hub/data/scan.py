@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
 
-from lesion_hub.data.images import ImageSource
+from lesion_hub.data.images import ImageSource, open_image_file
 from lesion_hub.data.schema import image_paths, not_streamed, undecoded
+from lesion_hub.data.shards import ShardedImages, is_place
 from lesion_hub.errors import DataError, ImageError
 from lesion_hub.progress import Progress
 
@@ -28,15 +28,16 @@ _BATCH = 32
 def image_sources(dataset: AnyDataset) -> Sequence[ImageSource]:
     """Return the undecoded images of a data set in row order, as `scan`, the cache and the predictor take them.
 
-    They are the paths where every image is a file. Where any is embedded they are a lazy sequence of ``{"path", "bytes"}``
-    mappings, of which each is fetched when it is asked for.
+    They are the paths where every image is a file. Where any is embedded, or all lie in shards, they are a lazy sequence of
+    ``{"path", "bytes"}`` mappings, of which each is fetched when it is asked for.
     """
     rows = not_streamed(dataset)
     try:
-        return image_paths(rows)
+        paths = image_paths(rows)
     except DataError:
         column: Sequence[ImageSource] = undecoded(rows.with_format(None))["image"]
         return column
+    return ShardedImages(paths) if paths and is_place(paths[0]) else paths
 
 
 def scan(
@@ -77,13 +78,13 @@ def _measure_batch(measure: Callable[[bytes, str], _Result], batch: list[ImageSo
     results: list[_Result | ImageError] = []
     for source in batch:
         try:
-            results.append(measure(*_encoded(source)))
+            results.append(measure(*encoded(source)))
         except ImageError as error:
             results.append(error)
     return results
 
 
-def _encoded(source: ImageSource) -> tuple[bytes, str]:
+def encoded(source: ImageSource) -> tuple[bytes, str]:
     """Return the encoded bytes of ``source`` and a name for messages; `ImageError` where there is no file to read."""
     path, content = source_parts(source)
     name = path or "image"
@@ -91,10 +92,11 @@ def _encoded(source: ImageSource) -> tuple[bytes, str]:
         return content, name
     if path is None:
         raise ImageError("image: the row holds neither image bytes nor a path; drop the row or add its image")
-    try:
-        return Path(path).read_bytes(), name
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    with open_image_file(path, name) as stream:
+        try:
+            return stream.read(), name
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror or error}); check the disk it is on") from None
 
 
 def source_parts(source: ImageSource) -> tuple[str | None, bytes | None]:

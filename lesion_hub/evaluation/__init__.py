@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lesion_hub.evaluation.calibration import calibrate_run
     from lesion_hub.evaluation.comparison import Comparison, compare
+    from lesion_hub.evaluation.recalibration import Recalibration, recalibrate
     from lesion_hub.evaluation.run import EvaluateOptions, Evaluation, evaluate, record
 
 _HOME = {
     "Comparison": "lesion_hub.evaluation.comparison",
     "EvaluateOptions": "lesion_hub.evaluation.run",
     "Evaluation": "lesion_hub.evaluation.run",
+    "Recalibration": "lesion_hub.evaluation.recalibration",
     "calibrate_run": "lesion_hub.evaluation.calibration",
     "compare": "lesion_hub.evaluation.comparison",
     "evaluate": "lesion_hub.evaluation.run",
+    "recalibrate": "lesion_hub.evaluation.recalibration",
     "record": "lesion_hub.evaluation.run",
 }
 
@@ -28,10 +31,12 @@ __all__ = [
     "Comparison",
     "EvaluateOptions",
     "Evaluation",
+    "Recalibration",
     "calibrate_run",
     "compare",
     "evaluate",
     "module_path",
+    "recalibrate",
     "record",
 ]
 

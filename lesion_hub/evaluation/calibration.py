@@ -18,17 +18,18 @@ from safetensors import safe_open
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
+from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
 from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
-from lesion_hub.evaluation.overlap import choose_images, training_records
+from lesion_hub.evaluation.overlap import choose_images, data_name, fitted_on, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
-from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.files import read_json, write_json
+from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
 from lesion_hub.hub.store import Resolved
@@ -38,11 +39,17 @@ from lesion_hub.taxonomy import LabelSpace
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 VALIDATION_NAME = "predictions_validation.parquet"
+_AT_BOUND = 1e-3
+_ROUNDING = 0.01  # nats that storing the weights in half precision may cost
+
+
+class NoTemperature(DataError):
+    """No temperature fits: the search ended at one of its bounds."""
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A fitted temperature and what it did to the data it was fitted on; ``note`` says when it is not an inner optimum."""
+    """A fitted temperature and what it did to the data it was fitted on; ``note`` says when it had nothing to do."""
 
     temperature: float
     nll_before: float
@@ -80,7 +87,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """Return the temperature that minimises the NLL of ``softmax(logits / temperature)``, within ``TEMPERATURE_BOUNDS``.
 
     ``logits`` are (N, C) logits or log-probabilities (an ensemble's log of its mean probability), ``labels`` (N,) integers in
-    [0, C). The NLL at the result is never above that at 1.
+    [0, C). The NLL at the result is never above that at 1. A temperature at a bound is no fit, and raises `NoTemperature`.
 
     >>> 3.6 < fit_temperature([[4.0, 0.0]] * 4, [0, 0, 0, 1]) < 3.7
     True
@@ -96,6 +103,7 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     top = scores.max(axis=1, keepdims=True)
     scores = np.where(np.isneginf(scores), np.where(np.isfinite(top), top, 0.0) + np.log(PROBABILITY_FLOOR), scores)
     temperature, note = _minimise(scores, truth)
+    _refuse_bound(temperature, len(truth))
     before, after = (softmax(scores / t, axis=1) for t in (1.0, temperature))
     nll_before, nll_after = (
         float(-log_softmax(scores / t, axis=1)[np.arange(len(truth)), truth].mean()) for t in (1.0, temperature)
@@ -113,8 +121,38 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     )
 
 
+def _refuse_bound(temperature: float, examples: int) -> None:
+    """Raise one line where the search ended at one of its bounds: then there is no temperature that fits the labels."""
+    coldest, hottest = TEMPERATURE_BOUNDS
+    if temperature >= hottest * (1 - _AT_BOUND):
+        raise NoTemperature(
+            f"no temperature calibrates these {examples} images: the search ended at {temperature:.4g}, its upper bound, since "
+            "the scores say nothing of the labels; check that the labels are right and the model's own, or train longer"
+        )
+    if temperature <= coldest * (1 + _AT_BOUND):
+        raise NoTemperature(
+            f"no temperature calibrates these {examples} images: the search ended at {temperature:.4g}, its lower bound, since "
+            "every label is the top one by far; give more images, and check that the model was not trained on them"
+        )
+
+
+def refuse_worse(before: Scored, after: Scored) -> None:
+    """Raise one line where a temperature made the NLL of the images that it was fitted on worse than ``before``."""
+    first, second = (mean_nll(scored.probabilities, scored.labels) for scored in (before, after))
+    if second > first + _ROUNDING:
+        raise DataError(
+            f"the fitted temperature worsens the NLL of the {len(after)} images that it was fitted on, from {first:.4g} to "
+            f"{second:.4g}; check that their labels are those that the model was trained with, in its order"
+        )
+
+
+def mean_nll(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the mean negative log-likelihood, in nats, of (N, C) ``probabilities``."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], PROBABILITY_FLOOR)).mean())
+
+
 def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, str | None]:
-    """Find the temperature of least NLL for (N, C) ``scores``, and a note where it is not an inner optimum."""
+    """Find the temperature of least NLL for (N, C) ``scores``, and a note where none changes anything."""
     coldest, hottest = TEMPERATURE_BOUNDS
     truth = scores[np.arange(len(labels)), labels]
 
@@ -128,9 +166,9 @@ def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[f
     if at_low >= 0 >= at_high:
         return 1.0, "the logits do not depend on the class, so no temperature changes them"
     if at_high <= 0:
-        return coldest, "every label is the top one by far (separable data), so the lower bound was taken"
+        return coldest, None
     if at_low >= 0:
-        return hottest, "the logits carry no information on the labels, so the upper bound was taken"
+        return hottest, None
     # A root is known to the last digits, a minimum (scipy's minimize_scalar) to half of them; published temperatures are roots.
     return float(np.exp(-brentq(slope, low, high, xtol=1e-10))), None
 
@@ -193,13 +231,15 @@ def calibrate_run(
     folder: str | Path,
     data: str | Path | ReadResult | None = None,
     *,
+    manifest: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CalibratedRun:
     """Fit a temperature on validation predictions and store it in the model in ``folder``.
 
     A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
-    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs. A model that is
+    are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
+    file that says which images that is. A model that is
     calibrated already is refused: a second temperature would be fitted to the same images again.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
@@ -208,12 +248,11 @@ def calibrate_run(
     config = load_config(place)
     content = read_json(place / METRICS_NAME, missing_ok=True)
     _refuse_calibrated(place, config, content)
-    scored = _validation_predictions(place, config, data, registry, progress)
+    scored = _validation_predictions(place, config, data, manifest, registry, progress)
     result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
-    malignancy = scored.predictions.malignancy()
-    points = {} if malignancy is None else operating_points.choose(malignancy.scores, malignancy.truth)
+    points = operating_points.choose_for(scored.predictions)
     if isinstance(config, ModelConfig):
         classifier, config = read_model(place)
         fold_temperature(classifier, result.temperature)
@@ -223,11 +262,13 @@ def calibrate_run(
             training=config.lesion_hub.training,
             temperature=result.temperature,
             operating_points=points,
-            storage=_stored_precision(place),
+            storage=stored_precision(place),
         )
     else:
-        changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points})
-        write_text(place / ENSEMBLE_NAME, dump_json(changed))
+        source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
+        record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
+        changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points, "fitted_on": record})
+        write_ensemble(place, changed)
     # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
     content = {name: value for name, value in content.items() if name not in ("validation", "test")}
     content["validation"] = {**assess(*given, points=points), "calibration": calibration_effect(*given, result.temperature)}
@@ -240,7 +281,7 @@ def _refuse_calibrated(folder: Path, config: ModelConfig | EnsembleConfig, conte
     if isinstance(config, ModelConfig):
         temperature = config.lesion_hub.temperature
     else:  # an ensemble that was never calibrated holds a temperature of 1
-        fitted = config.temperature != 1.0 or "calibration" in content.get("validation", {})
+        fitted = config.temperature != 1.0 or config.fitted_on or "calibration" in content.get("validation", {})
         temperature = config.temperature if fitted else None
     if temperature is not None:
         raise ConfigError(f"{folder}: is calibrated already (temperature {temperature:.4g}); train or combine anew to refit")
@@ -250,6 +291,7 @@ def _validation_predictions(
     folder: Path,
     config: ModelConfig | EnsembleConfig,
     data: str | Path | ReadResult | None,
+    manifest: str | Path | None,
     registry: str | Path | None,
     progress: Progress | None,
 ) -> Scored:
@@ -262,15 +304,16 @@ def _validation_predictions(
     source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry)
-    chosen, _ = choose_images(str(folder), source, records, split="val")
-    if chosen.whole or (any("val" in record.parts for record in records) and not chosen.own):
-        raise DataError(
-            f"{source.report.place}: does not hold the validation images of the model's split; give the data it was trained on"
-        )
+    chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
+    place = source.report.place
+    if chosen.whole and not any(record.parts for record in records):
+        raise DataError(f"{place}: brings no split, and that of the model is not known; name the images with --manifest")
+    if chosen.whole or (manifest is None and any("val" in record.parts for record in records) and not chosen.own):
+        raise DataError(f"{place}: does not hold the validation images of the model's split; give the data it was trained on")
     return score_dataset(predictor, source.dataset.select(chosen.rows), source.space, space=config.space, progress=progress)
 
 
-def _stored_precision(folder: Path) -> StorageType:
+def stored_precision(folder: Path) -> StorageType:
     """Find the precision that the weights are stored in: a matrix of float32 says that they all are."""
     with safe_open(folder / WEIGHTS_NAME, framework="np") as stored:
         slices = [stored.get_slice(key) for key in stored.keys()]  # noqa: SIM118 - no mapping

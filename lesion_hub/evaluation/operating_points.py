@@ -7,16 +7,18 @@ between two neighbouring scores of the validation data, so that a rounding error
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import DataError
-from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_statistic, group_numbers
-from lesion_hub.evaluation.predictions import SUM_TOLERANCE
+from lesion_hub.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_statistic, group_numbers
+from lesion_hub.evaluation.predictions import SUM_TOLERANCE, Predictions
 from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,14 @@ def choose(
     return chosen
 
 
+def choose_for(
+    predictions: Predictions, targets: Sequence[tuple[Metric, float]] = TARGETS, chosen_on: str = "validation"
+) -> dict[str, OperatingPoint]:
+    """Choose thresholds as ``choose`` does; none where the labels say nothing of malignancy."""
+    malignancy = predictions.malignancy()
+    return {} if malignancy is None else choose(malignancy.scores, malignancy.truth, targets, chosen_on)
+
+
 def why_none(malignant: ArrayLike) -> str | None:
     """Say why no threshold can be chosen or judged on this truth, or None where it can.
 
@@ -128,6 +138,23 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     ppv = hits / (hits + alarms) if hits + alarms > 0 else None
     npv = cleared / (cleared + misses) if cleared + misses > 0 else None
     return PredictiveValues(ppv, npv)
+
+
+def lesions_needed(rate: float, margin: float) -> int:
+    """Return how many lesions it takes to know a ``rate`` to within ``margin`` either way: half of Wilson's 95 % interval.
+
+    Of a sensitivity, malignant lesions count. Images of one lesion do not count twice: they are not independent.
+
+    >>> lesions_needed(0.9, 0.05), lesions_needed(0.9, 0.1)
+    (141, 37)
+    """
+    if not (0 <= rate <= 1 and 0 < margin < 0.5):
+        raise DataError(f"rate {rate} must be in 0..1 and margin {margin} between 0 and 0.5; give fractions")
+    square = float(norm.isf((1 - LEVEL) / 2)) ** 2
+    # A rate of one half takes the most.
+    numbers = np.arange(1, math.ceil(square / (4 * margin**2)) + 1)
+    half = np.sqrt(square * (rate * (1 - rate) / numbers + square / (4 * numbers**2))) / (1 + square / numbers)
+    return int(numbers[np.argmax(half <= margin)])
 
 
 def checked_malignancy(scores: ArrayLike, malignant: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:

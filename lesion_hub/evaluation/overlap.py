@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_hub.config import ModelConfig
+from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, FittedOn, ModelConfig
 from lesion_hub.data.duplicates import find_duplicates_between, fingerprint
 from lesion_hub.data.scan import image_sources
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits import SplitManifest, load_manifest
-from lesion_hub.data.splits.manifest import PartRecord, group_digest, image_digest, read_parts
+from lesion_hub.data.splits.manifest import RECORD_KEY, PartRecord, group_digest, image_digest, read_parts
 from lesion_hub.errors import DataError
 from lesion_hub.hub.layout import SPLIT_NAME, load_config
 from lesion_hub.hub.store import Resolved, resolve_members
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 RUN_MANIFEST_NAME = "manifest.json"
 """The split itself, image by image, as a training run keeps it in its folder; a published model has only ``SPLIT_NAME``."""
 ALL_IMAGES = "all"
-MADE_WITH = ("train", "val")
+NO_IMAGES = PartRecord(frozenset(), frozenset())
+FITTED = "fitted"
+"""What a model was fitted on after its training: an ensemble's weights and temperature, or a recalibration."""
+MADE_WITH = ("train", "val", FITTED)
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a model says it was made with: the hash of its split, and its parts (train, val, test) by name."""
+    """What a model says it was made with: the hash of its split, and its parts (train, val, test, fitted) by name."""
 
     model: str
     split_hash: str | None
@@ -121,26 +124,67 @@ def choose_images(
 
 
 def training_records(found: Resolved, *, registry: str | Path | None = None, token: str | None = None) -> list[TrainingRecord]:
-    """Read which images a model, or each member of an ensemble, was made with."""
+    """Read which images a model, or each member of an ensemble, was made with.
+
+    What the ensemble itself was fitted on counts for each member.
+    """
     config = load_config(found.folder)
     if isinstance(config, ModelConfig):
-        return [_read_record(found.name, found.folder)]
-    return [_read_record(member.name, member.folder) for member in resolve_members(found, registry=registry, token=token)]
+        return [training_record(found.name, found.folder)]
+    if config.weights_sha256 is not None:  # its members need not be at hand; its split.json holds theirs
+        records = _bundled_records(config, found.folder)
+    else:
+        members = resolve_members(found, registry=registry, token=token)
+        records = [training_record(member.name, member.folder) for member in members]
+    if config.fitted_on is None:
+        return records
+    digests = config.fitted_on.model_dump(include={"images", "groups"})
+    fitted = read_parts({RECORD_KEY: {FITTED: digests}}, str(found.folder / ENSEMBLE_NAME))[FITTED]
+    return [replace(record, parts={**record.parts, FITTED: fitted | record.parts.get(FITTED, NO_IMAGES)}) for record in records]
 
 
-def _read_record(name: str, folder: Path) -> TrainingRecord:
+def training_record(name: str, folder: Path) -> TrainingRecord:
+    """Read which images the single model in ``folder`` was made with."""
     config = load_config(folder)
     training = config.lesion_hub.training if isinstance(config, ModelConfig) else config.training
-    path = folder / SPLIT_NAME
-    try:
-        split = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        raise DataError(f"{path}: not JSON; restore the file from where it was published") from None
-    parts = read_parts(split, str(path))
+    parts = read_parts(_read_split(folder), str(folder / SPLIT_NAME))
     manifest = folder / RUN_MANIFEST_NAME
     if not parts and manifest.is_file():
         parts = _parts_of(load_manifest(manifest, allow_leaks=True))
     return TrainingRecord(name, training.split_hash if training else None, parts)
+
+
+def _bundled_records(ensemble: EnsembleConfig, folder: Path) -> list[TrainingRecord]:
+    """Read the members' records out of the ensemble's own ``split.json``: one that all share, or each one's by its name."""
+    split = _read_split(folder)
+    own = split.get("members") or {member.name: split for member in ensemble.members}
+    return [
+        TrainingRecord(member.name, own.get(member.name, {}).get("hash"), read_parts(own.get(member.name, {}), str(folder)))
+        for member in ensemble.members
+    ]
+
+
+def _read_split(folder: Path) -> dict[str, Any]:
+    path = folder / SPLIT_NAME
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError:
+        raise DataError(f"{path}: not JSON; restore the file from where it was published") from None
+
+
+def fitted_on(data: str, image_ids: Iterable[str], groups: Iterable[str], earlier: FittedOn | None = None) -> FittedOn:
+    """Record the images of the data set called ``data`` as what an ensemble was fitted on, beside what it was before."""
+    record = PartRecord.of(image_ids, groups)
+    names = [data]
+    if earlier is not None:
+        record |= read_parts({RECORD_KEY: {FITTED: earlier.model_dump(include={"images", "groups"})}}, ENSEMBLE_NAME)[FITTED]
+        names = list(dict.fromkeys([*earlier.data.split(", "), data]))
+    return FittedOn(data=", ".join(names), **record.to_dict())
+
+
+def data_name(data: ReadResult) -> str:
+    """Return what reports call a data set: the last part of its place."""
+    return Path(data.report.place).name or data.report.place
 
 
 def completed_from_manifest(records: Sequence[TrainingRecord], manifest: str | Path | None) -> list[TrainingRecord]:
@@ -148,8 +192,12 @@ def completed_from_manifest(records: Sequence[TrainingRecord], manifest: str | P
     if manifest is None:
         return list(records)
     loaded = load_manifest(manifest, allow_leaks=True)
-    fits = [not record.parts and record.split_hash == loaded.hash for record in records]
-    return [replace(record, parts=_parts_of(loaded)) if fit else record for record, fit in zip(records, fits, strict=True)]
+    return [
+        replace(record, parts={**_parts_of(loaded), **record.parts})
+        if "train" not in record.parts and record.split_hash == loaded.hash
+        else record
+        for record in records
+    ]
 
 
 def _parts_of(manifest: SplitManifest) -> dict[str, PartRecord]:
@@ -203,8 +251,9 @@ def find_overlap(dataset: Dataset, records: Sequence[TrainingRecord], split: str
     """Find the images, lesions and patients of ``dataset`` that any of the models was made with.
 
     Validation images count too, for they chose the temperature and the thresholds; unless they are what was asked for.
+    What was fitted on after training always counts.
     """
-    against = ("train",) if split == "val" else MADE_WITH
+    against = tuple(part for part in MADE_WITH if part != "val" or split != "val")
     seen = [record.parts[part] for record in records for part in against if part in record.parts]
     images, groups = _union(part.images for part in seen), _union(part.groups for part in seen)
     return Overlap(

@@ -16,7 +16,7 @@ from lesion_hub.evaluation import robustness
 from lesion_hub.evaluation.assessment import assess, points_that_fit
 from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.intervals import RESAMPLES
-from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, training_records
+from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, data_name, training_records
 from lesion_hub.evaluation.plots import PlotFile, draw_figures
 from lesion_hub.evaluation.report import write_report
 from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
@@ -193,7 +193,7 @@ def score_input(
 
 def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
     """Compute all numbers of the evaluation, as plain JSON values."""
-    predictor, report = given.predictor, given.data.report
+    predictor = given.predictor
     own = own_section(load_config(given.found.folder))
     training, temperature = own.training, own.temperature
     # A part of the model's own split is named by the data that it was trained on, whatever their folder is called here.
@@ -202,8 +202,8 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
         "data": {
-            "name": ", ".join(sources) or Path(report.place).name or report.place,
-            "source": report.source,
+            "name": ", ".join(sources) or data_name(given.data),
+            "source": given.data.report.source,
             "split": options.split,
             "selection": given.choice.how,
             "images": len(scored),

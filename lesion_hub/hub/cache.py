@@ -14,7 +14,6 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from lesion_hub.config import ModelConfig
 from lesion_hub.errors import StoreError
 from lesion_hub.files import sha256_of
 from lesion_hub.hub.layout import WEIGHTS_NAME, WeightsMismatch, is_model_folder, load_config, verify_weights
@@ -67,10 +66,8 @@ def damaged_files(path: Path) -> list[Path]:
     damaged = [file for file in files if file != path / WEIGHTS_NAME and not _is_intact(file)]
     if damaged or not is_model_folder(path):
         return damaged
-    config = load_config(path)
     try:
-        if isinstance(config, ModelConfig):
-            verify_weights(path, config)
+        verify_weights(path, load_config(path))
     except WeightsMismatch:
         return [path / WEIGHTS_NAME]
     return []

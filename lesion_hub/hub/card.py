@@ -15,15 +15,18 @@ from jinja2 import Environment, StrictUndefined
 from lesion_hub.config import REGISTRY_NAME, REPO_ID, DataSource, EnsembleConfig, ModelConfig, Training
 from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.files import packaged_folder, read_json, write_text
-from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME, SPLIT_NAME, load_config, own_section
+from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME, SPLIT_NAME, load_config, network_config, own_section
 from lesion_hub.hub.licences import card_licence, citations, strictest
 from lesion_hub.hub.measures import CARD_HEADLINES, interval, shown, words
 from lesion_hub.hub.versions import notes_in
+from lesion_hub.hub.wording import DISCLAIMER
 from lesion_hub.taxonomy import LabelSpace
 
 TEMPLATE_NAME = "card.md.jinja"
 RECIPE_NAME = "recipe.yaml"
-_PARTS = ("test", "validation")  # in the order in which the card prefers them
+RECALIBRATION = "recalibration"
+PARTS = ("test", RECALIBRATION, "validation")
+"""The sections of metrics.json that may hold results, in the order in which the card prefers them."""
 FEW_EXAMPLES = 30
 # Our measure: the Hub's metric id, and the name beside it.
 _HUB_METRICS = {
@@ -74,6 +77,14 @@ def write_card(folder: str | Path, *, name: str | None = None, licence: str | No
     return path
 
 
+def provisional_card(name: str, licence: str, library: str, words: str) -> str:
+    """Write a card that claims nothing, until an evaluation fills in the real one."""
+    return (
+        f"---\nlicense: {licence}\nlibrary_name: {library}\n---\n\n# {name}\n\n**{DISCLAIMER}.** For research and "
+        f"education; whoever worries about a lesion should see a doctor. {words}\n"
+    )
+
+
 # -------------------------------------------------------------------------------------------------- facts of the folder
 
 
@@ -84,6 +95,7 @@ class CardFacts:
     name: str
     licence: str
     config: ModelConfig | EnsembleConfig
+    network: ModelConfig | None
     metrics: Mapping[str, Any] = field(repr=False)
     split: Mapping[str, Any] = field(repr=False)
     recipe: Mapping[str, Any] = field(repr=False)
@@ -105,8 +117,34 @@ class CardFacts:
         return self.config if isinstance(self.config, EnsembleConfig) else None
 
     @property
+    def inputs_differ(self) -> bool:
+        """Whether the network of an ensemble has to make some member's input of another one."""
+        if self.ensemble is None or self.network is None:
+            return False
+        args, keys = self.network.model_args, ("input_size", "crop_pct", "interpolation")
+        return any(member["pretrained_cfg"][key] != args["input"][key] for member in args["members"] for key in keys)
+
+    @property
     def training(self) -> Training | None:
         return own_section(self.config).training
+
+    @property
+    def own_code(self) -> bool:
+        """Whether the network is neither timm's nor lesion-hub's."""
+        return bool(self.network and self.network.auto_map and not self.network.architecture.startswith("lesion_"))
+
+    @property
+    def trained_elsewhere(self) -> bool:
+        """Whether a single model has no recipe: what chose its epoch is not known."""
+        return self.model is not None and (self.training is None or self.training.recipe is None)
+
+    @property
+    def overlap_unknown(self) -> bool:
+        """Whether nobody can tell if the model was trained on images that the results are of."""
+        checked = self.results.get("overlap", {}).get("checked")
+        if checked is None:  # results of a training run or of a calibration
+            return self.trained_elsewhere and "counts" not in self.split
+        return not checked
 
     @property
     def temperature(self) -> float | None:
@@ -130,7 +168,12 @@ class CardFacts:
     @property
     def calibrations(self) -> dict[str, Mapping[str, Any]]:
         """ECE and NLL before and after the temperature, of each part they were measured on."""
-        return {part: self.metrics[part]["calibration"] for part in _PARTS[::-1] if "calibration" in self.metrics.get(part, {})}
+        return {part: self.metrics[part]["calibration"] for part in PARTS[::-1] if "calibration" in self.metrics.get(part, {})}
+
+    @property
+    def recalibration(self) -> Mapping[str, Any] | None:
+        """What the model was recalibrated on, None where it stands as it was trained or combined."""
+        return self.metrics.get(RECALIBRATION)
 
     @property
     def on_the_hub(self) -> bool:
@@ -141,6 +184,11 @@ class CardFacts:
         return citations([source.name for source in self.sources])
 
     @property
+    def is_probe(self) -> bool:
+        """Whether the last layer alone was fitted, on a backbone that stayed as it was."""
+        return self.recipe.get("probe") is not None
+
+    @property
     def recipe_lines(self) -> list[tuple[str, str]]:
         """(what, value) of the recipe's main choices; what it leaves out is not shown."""
         lines = []
@@ -148,6 +196,8 @@ class CardFacts:
             value: Any = self.recipe
             for key in dotted.split("."):
                 value = value.get(key) if isinstance(value, Mapping) else None
+            if dotted == "epochs" and self.is_probe:
+                what = "Views of every image"
             if value not in (None, False, "", 0.0):
                 lines.append((what, f"{value:g}" if isinstance(value, float) else str(value)))
         return lines
@@ -164,7 +214,7 @@ def read_card_facts(folder: Path, name: str | None = None, licence: str | None =
     """Read what the card says from the files in ``folder``; a file or a number that is missing is one line."""
     config = load_config(folder)
     measured = read_json(folder / METRICS_NAME)
-    part = next((part for part in _PARTS if "intervals" in (measured.get(part) or {})), None)
+    part = next((part for part in PARTS if "intervals" in (measured.get(part) or {})), None)
     if part is None:
         fix = f"measure with lesion-hub evaluate --model {folder} --record"
         raise ConfigError(f"{folder / METRICS_NAME}: holds no results with intervals; {fix}")
@@ -174,9 +224,10 @@ def read_card_facts(folder: Path, name: str | None = None, licence: str | None =
     if licence is None:
         raise StoreError(f"{folder}: its training data are not named, so its licence is not known; give it with --licence")
     return CardFacts(
-        name=name or (training.recipe if training else folder.resolve().name),
+        name=name or (training.recipe if training else None) or folder.resolve().name,
         licence=licence,
         config=config,
+        network=network_config(folder),
         metrics=measured,
         split=read_json(folder / SPLIT_NAME, missing_ok=True),
         recipe=_recipe(folder, measured),

@@ -20,6 +20,8 @@ from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
+from lesion_hub.models.last_layers import divide_logits
+from lesion_hub.models.zoo import network_source
 
 StorageType = Literal["float16", "float32"]
 
@@ -58,7 +60,7 @@ def write_model(
         ),
     )
     if classifier.is_custom:
-        write_text(folder / MODELING_NAME, modeling_source())
+        write_text(folder / MODELING_NAME, modeling_source(network_source(classifier.architecture)))
     write_bytes(folder / WEIGHTS_NAME, blob)
     write_text(folder / CONFIG_NAME, dump_json(config))
     return config
@@ -67,28 +69,32 @@ def write_model(
 def stored_weights(classifier: LesionClassifier, storage: StorageType) -> dict[str, Tensor]:
     """Return the weights as they are stored, under bare timm keys.
 
-    Half precision is for weight matrices alone: biases and normalisation statistics stay float32.
+    Half precision is for weight matrices alone: biases and normalisation statistics stay float32. What two modules share is
+    stored under both names.
     """
     weights: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    learned = {key for key, _ in classifier.network.named_parameters()}
     for key, value in classifier.network.state_dict().items():
         tensor = value.detach().cpu().contiguous()
         if storage == "float16" and tensor.is_floating_point() and tensor.ndim > 1:
             tensor = tensor.to(torch.float16)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # A buffer may hold infinite bounds, as Gemma's do until they are set; a weight may not, and nothing may be NaN.
+        unsound = ~torch.isfinite(tensor) if key in learned else ~torch.isfinite(tensor) & ~torch.isinf(value.cpu())
+        if tensor.is_floating_point() and unsound.any():
             raise ConfigError(f"{key}: not finite as {tensor.dtype}; the training diverged, or store it as float32")
+        if tensor.data_ptr() in stored:
+            tensor = tensor.clone()
+        stored.add(tensor.data_ptr())
         weights[key] = tensor
     return weights
 
 
 def fold_temperature(classifier: LesionClassifier, temperature: float) -> None:
-    """Divide the logits by ``temperature`` for good, inside the last Linear, so that every loader sees calibrated ones."""
+    """Divide the logits by ``temperature`` for good, inside the last layers, so that every loader sees calibrated ones."""
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"temperature {temperature} must be positive and finite; calibrate again")
-    with torch.no_grad():
-        layer = classifier.last_layer
-        layer.weight.div_(temperature)
-        if layer.bias is not None:
-            layer.bias.div_(temperature)
+    divide_logits(classifier.last_layers, temperature)
 
 
 def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
@@ -99,12 +105,22 @@ def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
     config = load_model_config(folder)
     path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
-    classifier = LesionClassifier.from_config(config)
+    return load_strictly(LesionClassifier.from_config(config), read_weights(path), path), config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; anything else is one line."""
     try:
-        classifier.network.load_state_dict(load_file(path), strict=True)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
+
+
+def load_strictly(classifier: LesionClassifier, weights: dict[str, Tensor], path: Path) -> LesionClassifier:
+    """Give a classifier the weights in ``path``, every tensor of its network and no other, and set evaluation mode."""
+    try:
+        classifier.network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise StoreError(f"{path}: does not fit {config.architecture} ({first}); publish it again") from None
-    return classifier.eval(), config
+        raise StoreError(f"{path}: does not fit {classifier.architecture} ({first}); publish it again") from None
+    return classifier.eval()

@@ -50,10 +50,11 @@ class WeightsMismatch(StoreError):
     """The weights file is not the one whose sha256 the config holds."""
 
 
-def modeling_source() -> str:
-    """Return the text of ``modeling_lesion.py``: our networks, and the class by which transformers reaches them."""
-    source = Path(__file__).parents[1] / "models" / "networks.py"
-    return source.read_text(encoding="utf-8") + _TRANSFORMERS_FOOTER
+def modeling_source(file: Path | None = None) -> str:
+    """Return the text of ``modeling_lesion.py``: the networks in ``file``, by default ours, and the class for transformers."""
+    source = file or Path(__file__).parents[1] / "models" / "networks.py"
+    # The file of somebody's network may be a copy that transformers fetched.
+    return source.read_text(encoding="utf-8").removesuffix(_TRANSFORMERS_FOOTER) + _TRANSFORMERS_FOOTER
 
 
 def is_ensemble(folder: Path) -> bool:
@@ -71,21 +72,31 @@ def load_config(folder: Path) -> ModelConfig | EnsembleConfig:
     return load_ensemble_config(folder) if is_ensemble(folder) else load_model_config(folder)
 
 
+def network_config(folder: Path) -> ModelConfig | None:
+    """Load the config of the network in a folder; None for an ensemble whose members' weights are elsewhere."""
+    config = load_config(folder)
+    if isinstance(config, EnsembleConfig):
+        return None if config.weights_sha256 is None else load_model_config(folder)
+    return config
+
+
 def own_section(config: ModelConfig | EnsembleConfig) -> LesionHubSection | EnsembleConfig:
-    """Return the part that both kinds of config share (label space, temperature, operating points, training)."""
+    """Return the part that both kinds of config share (label space, temperature, operating points, training, sha256)."""
     return config.lesion_hub if isinstance(config, ModelConfig) else config
 
 
-def verify_weights(folder: Path, config: ModelConfig) -> None:
-    """Refuse weights that are not the ones the config was written for."""
-    path = folder / WEIGHTS_NAME
+def verify_weights(folder: Path, config: ModelConfig | EnsembleConfig) -> None:
+    """Refuse weights that are not the ones the config was written for; an ensemble without weights of its own passes."""
+    path, expected = folder / WEIGHTS_NAME, own_section(config).weights_sha256
+    if expected is None:
+        return
     try:
         actual = sha256_of(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
-    if actual != config.lesion_hub.weights_sha256:
+    if actual != expected:
         raise WeightsMismatch(
-            f"{path}: sha256 {actual[:12]}… is not the config's {config.lesion_hub.weights_sha256[:12]}…; "
+            f"{path}: sha256 {actual[:12]}… is not the config's {expected[:12]}…; "
             "the file was damaged or exchanged, fetch or publish it again"
         )
 
@@ -97,11 +108,12 @@ def publishable_files(folder: Path) -> list[str]:
     """
     config = load_config(folder)
     required = [CARD_NAME, METRICS_NAME, SPLIT_NAME]
-    if isinstance(config, ModelConfig):
-        required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if config.auto_map else [])]
-        _check_model(folder, config)
-    else:
+    if isinstance(config, EnsembleConfig):
         required = [ENSEMBLE_NAME, *required]
+    network = network_config(folder)
+    if network is not None:
+        required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if network.auto_map else [])]
+        _check_model(folder, network)
     for name in required:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name}: missing; a published repo holds {', '.join(required)}")

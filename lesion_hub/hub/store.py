@@ -11,7 +11,7 @@ from typing import Any
 from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.files import read_json
-from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, own_section
+from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.release import Published, prepare_release
@@ -170,12 +170,13 @@ def pull(
     registry: str | Path | None = None,
     token: str | None = None,
 ) -> Resolved:
-    """Fetch a version, and for an ensemble its members, so that it loads offline from then on.
+    """Fetch a version, and for an ensemble its members where their weights are not in it, so that it loads offline.
 
     Without ``to`` it stays in the Hub cache; with it the files are also copied into that new folder.
     """
     found = resolve(name, revision, registry=registry, token=token)
-    resolve_members(found, registry=registry, token=token)
+    if network_config(found.folder) is None:
+        resolve_members(found, registry=registry, token=token)
     if to is None:
         return found
     target = Path(to).expanduser()
@@ -255,7 +256,7 @@ def info(
         size_bytes=sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
         temperature=section.temperature,
         architecture=model.architecture if model else None,
-        weights_sha256=model.lesion_hub.weights_sha256 if model else None,
+        weights_sha256=section.weights_sha256,
         members=[f"{m.name}@{m.revision}" for m in config.members] if isinstance(config, EnsembleConfig) else [],
         operating_points={key: point.threshold for key, point in section.operating_points.items()},
         metrics=read_json(found.folder / METRICS_NAME, missing_ok=True),

@@ -20,6 +20,7 @@ from lesion_hub.config import (
     DataSource,
     EnsembleConfig,
     EnsembleMember,
+    FittedOn,
     ModelConfig,
     OperatingPoint,
     Training,
@@ -28,17 +29,23 @@ from lesion_hub.config import (
 )
 from lesion_hub.errors import ConfigError, DataError, StoreError
 from lesion_hub.files import json_text, write_json, write_text
+from lesion_hub.hub.bundle import write_bundle
+from lesion_hub.hub.card import provisional_card
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, load_config
 from lesion_hub.hub.licences import strictest
 from lesion_hub.hub.store import Resolved, resolve_pinned
-from lesion_hub.inference.members import SMALLEST_PROBABILITY, Combination, Combine, Member, Probabilities
+from lesion_hub.inference.members import SMALLEST_PROBABILITY, Combination, Combine, Member, Probabilities, member_names
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.rows import RowSource
+from lesion_hub.models.joint import shared_input
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace, label_space
 
 _DECIMALS = 4
+_LOG_TEMPERATURE_BOUND = 3.0  # as `evaluation.calibration.TEMPERATURE_BOUNDS`: 0.05 to 20
+_AT_BOUND = 1e-3
+_ROUNDING = 1e-3  # nats that weights of _DECIMALS may cost
 
 
 # ------------------------------------------------------------------------------------------------ members
@@ -57,10 +64,6 @@ class PinnedModel:
         digest = self.config.lesion_hub.weights_sha256
         return EnsembleMember(name=self.found.name, revision=str(self.found.revision), weights_sha256=digest)
 
-    def load(self) -> Member:
-        """Load the member, its weights checked."""
-        return Member(self.found.name, read_model(self.found.folder)[0])
-
 
 def pin_member(name: str, *, registry: str | Path | None = None, token: str | None = None) -> PinnedModel:
     """Find ``name`` or ``name@v1.0.0``; without a version the highest is taken, and pinned. An ensemble is refused."""
@@ -71,6 +74,12 @@ def pin_member(name: str, *, registry: str | Path | None = None, token: str | No
     return PinnedModel(found, config)
 
 
+def load_members(pinned: Sequence[PinnedModel]) -> list[Member]:
+    """Load the members, their weights checked."""
+    names = member_names([model.pin for model in pinned])
+    return [Member(name, read_model(model.found.folder)[0]) for name, model in zip(names, pinned, strict=True)]
+
+
 # ------------------------------------------------------------------------------------------------ weights and temperature
 
 
@@ -79,6 +88,7 @@ class Fit:
     """Fitted weights and temperature, and the negative log-likelihoods (nats per image) that speak for them.
 
     ``probabilities`` (N, C) and ``labels`` (N,) are the ensemble's on the fitting data, for choosing operating points.
+    ``fitted_on`` says which images these are, so that no evaluation measures on them.
     """
 
     weights: tuple[float, ...]
@@ -89,10 +99,11 @@ class Fit:
     nll_by_member: dict[str, float]
     probabilities: Probabilities = field(repr=False, compare=False)
     labels: NDArray[np.int64] = field(repr=False, compare=False)
+    fitted_on: FittedOn | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers, without the predictions."""
-        return {key: value for key, value in asdict(self).items() if key not in ("probabilities", "labels")}
+        """Return the numbers, without the predictions and the images."""
+        return {key: value for key, value in asdict(self).items() if key not in ("probabilities", "labels", "fitted_on")}
 
 
 def fit_ensemble(
@@ -138,16 +149,28 @@ def fit_combination(
         return Combination(equal.space, equal.maps, tuple(map(float, weights)), equal.combine, temperature)
 
     start = np.zeros(len(names) + 1)
-    bounds = [(-8.0, 8.0)] * len(names) + [(-2.0, 2.0)]
+    bounds = [(-8.0, 8.0)] * len(names) + [(-_LOG_TEMPERATURE_BOUND, _LOG_TEMPERATURE_BOUND)]
     best = minimize(lambda v: _nll(combination(v)(by_member), labels), start, method="L-BFGS-B", bounds=bounds)
     chosen = combination(best.x, _DECIMALS)
     probabilities = chosen(by_member)
+    before, after = _nll(equal(by_member), labels), _nll(probabilities, labels)
+    if (probabilities.argmax(axis=1) == labels).all():
+        raise DataError(
+            f"together the members are right on all of the {len(labels)} images, so that no temperature fits; give more "
+            "images, and check that no member was trained on them"
+        )
+    if abs(best.x[-1]) >= _LOG_TEMPERATURE_BOUND - _AT_BOUND or after > before + _ROUNDING:
+        raise DataError(
+            f"the temperature that fits the {len(labels)} images is {chosen.temperature:.4g}, at the end of its range, or fits "
+            f"them worse than none (NLL {before:.4g} before, {after:.4g} after); check that their labels are right and the "
+            "members' own, and give more images"
+        )
     return Fit(
         weights=chosen.weights,
         temperature=chosen.temperature,
         images=len(labels),
-        nll=_nll(probabilities, labels),
-        nll_equal_weights=_nll(equal(by_member), labels),
+        nll=after,
+        nll_equal_weights=before,
         nll_by_member={
             name: _nll(mapping.probabilities(rows), labels)
             for name, mapping, rows in zip(names, equal.maps, by_member, strict=True)
@@ -175,6 +198,7 @@ def create_ensemble(
     temperature: float = 1.0,
     space: LabelSpace | str | None = None,
     operating_points: Mapping[str, OperatingPoint] | None = None,
+    bundle: bool = False,
     registry: str | Path | None = None,
     token: str | None = None,
 ) -> EnsembleConfig:
@@ -189,6 +213,7 @@ def create_ensemble(
         temperature: divides the log of the mean; ``fit``'s own where that is given.
         space: label space to answer in; None is the finest that every member maps into.
         operating_points: malignancy thresholds chosen on validation data.
+        bundle: put the members' weights into the folder too, so that transformers and timm load it as one network.
         registry: registry root.
         token: Hub token.
 
@@ -202,6 +227,10 @@ def create_ensemble(
     ]
     if not pinned:
         raise ConfigError("an ensemble needs members; name at least one published model")
+    names = member_names([member.pin for member in pinned])
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{twice} is a member twice; name it once and weigh it more with --weights")
     if weights is not None and fit is not None:
         raise ConfigError("give weights or fit them, not both")
     if weights is None:
@@ -222,14 +251,19 @@ def create_ensemble(
         "temperature": combination.temperature,
         "operating_points": dict(operating_points or {}),
         "training": _united_training(folder.name, pinned),
+        "fitted_on": fit.fitted_on if fit else None,
     }
     config = validated(EnsembleConfig, facts, ENSEMBLE_NAME)
+    if bundle:  # what cannot share one input is found before anything is written
+        shared_input([member.config.pretrained_cfg for member in pinned], len(config.label_names))
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS_NAME, {"ensemble_fit": fit.to_dict()} if fit else {})
     write_text(folder / SPLIT_NAME, _common_split(pinned))
     if config.training is not None:
         write_text(folder / CARD_NAME, _provisional_card(folder.name, config, config.training))
+    if bundle:
+        config = write_bundle(folder, config, [member.found.folder for member in pinned])
     # The last one: a folder that was interrupted is no ensemble.
     write_text(folder / ENSEMBLE_NAME, dump_json(config))
     return config
@@ -249,7 +283,8 @@ def _united_training(name: str, pinned: Sequence[PinnedModel]) -> Training | Non
 
 def _common_split(pinned: Sequence[PinnedModel]) -> str:
     """Return the text of the members' common split where they share one, else of each member's own by name."""
-    files = {member.found.name: member.found.folder / SPLIT_NAME for member in pinned}
+    names = member_names([member.pin for member in pinned])
+    files = {name: member.found.folder / SPLIT_NAME for name, member in zip(names, pinned, strict=True)}
     texts = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
     if len(texts) == len(files) and len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -257,12 +292,10 @@ def _common_split(pinned: Sequence[PinnedModel]) -> str:
 
 
 def _provisional_card(name: str, config: EnsembleConfig, training: Training) -> str:
-    """Write a card that claims nothing, until an evaluation fills in the real one."""
+    """Write the card that names the members until an evaluation fills in the real one."""
     members = "\n".join(
         f"- {member.name} {member.revision}, weight {weight:g}"
         for member, weight in zip(config.members, config.weights, strict=True)
     )
-    return (
-        f"---\nlicense: {strictest(source.license for source in training.data)}\nlibrary_name: lesion-hub\n---\n\n"
-        f"# {name}\n\n**Not a medical device.** An ensemble that has not been evaluated yet.\n\n{members}\n"
-    )
+    words = f"An ensemble that has not been evaluated yet.\n\n{members}"
+    return provisional_card(name, strictest(source.license for source in training.data), "lesion-hub", words)

@@ -22,6 +22,7 @@ from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.preprocess import as_rgb
 from lesion_hub.inference.rows import RowSource
+from lesion_hub.models.joint import join
 
 _Array: TypeAlias = NDArray[np.float32]
 
@@ -52,16 +53,17 @@ class ExportReport:
 
 
 def export_onnx(model: Predictor, path: str | Path, *, tolerance: float = TOLERANCE) -> ExportReport:
-    """Write a single model as ONNX: input ``images`` (N, 3, H, W) float32, normalised; output ``logits`` (N, C).
+    """Write a model as ONNX: input ``images`` (N, 3, H, W) float32, normalised; output ``logits`` (N, C).
 
-    Labels and preprocessing stand in the file's metadata. A network that takes patient metadata is exported as if nothing
+    An ensemble becomes one network, which makes each member's input of the one image (see ``joint.shared_input``). Labels
+    and preprocessing stand in the file's metadata. A network that takes patient metadata is exported as if nothing
     were known of the patient. Needs ``pip install 'lesion-hub[onnx]'``. A file that differs by more than ``tolerance`` in any
     logit is not kept.
 
     >>> export_onnx(from_pretrained("ham-lite0"), "ham-lite0.onnx").difference < 1e-3  # doctest: +SKIP
     True
     """
-    member, target = _only_member(model), Path(path).expanduser()
+    member, target = _as_one(model), Path(path).expanduser()
     onnx, _ = _libraries()
     target.parent.mkdir(parents=True, exist_ok=True)
     with _kept_if_good(target) as aside:
@@ -80,7 +82,7 @@ def quantize_onnx(
 
     The file is kept only if no class's recall falls by more than ``recall_drop``: a mean would hide a lost melanoma.
     """
-    member, origin, target = _only_member(model), Path(exported).expanduser(), Path(path).expanduser()
+    member, origin, target = _as_one(model), Path(exported).expanduser(), Path(path).expanduser()
     crops, labels = _labelled(member, source)
     _libraries()
     quantization = import_module("onnxruntime.quantization")
@@ -105,11 +107,14 @@ def quantize_onnx(
     return ExportReport(str(target), target.stat().st_size, difference, True, len(labels), recall)
 
 
-def _only_member(model: Predictor) -> Member:
-    if len(model.members) != 1:
-        names = ", ".join(member.name for member in model.members)
-        raise ConfigError(f"{model.name} is an ensemble; export its members one by one: {names}")
-    return model.members[0]
+def _as_one(model: Predictor) -> Member:
+    """Return the only member; of an ensemble all members as one network, with what combines them."""
+    if len(model.members) == 1:
+        return model.members[0]
+    how = model.combination
+    classifiers = [member.classifier for member in model.members]
+    joined = join(classifiers, model.space, how.maps, weights=how.weights, combine=how.combine, temperature=how.temperature)
+    return Member(model.name, joined)
 
 
 @contextmanager

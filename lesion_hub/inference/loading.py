@@ -1,18 +1,25 @@
-"""``from_pretrained`` makes a Predictor of a folder, a registry name or a Hub id."""
+"""``from_pretrained`` makes a Predictor of a folder, a registry name or a Hub id, ``from_network`` one of a network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
+from lesion_hub.hub.bundle import read_bundle
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
-from lesion_hub.inference.members import Combination, Member
+from lesion_hub.inference.device import find_device
+from lesion_hub.inference.members import Combination, Member, member_names
 from lesion_hub.inference.predictor import Predictor
+from lesion_hub.models import LesionClassifier
+from lesion_hub.taxonomy import LabelSpace
 
 
 def from_pretrained(
@@ -31,19 +38,28 @@ def from_pretrained(
         registry: registry folder, or several with ``:`` between them, the first one first; None is those of
             ``LESION_HUB_REGISTRY``. The packaged one comes last.
         token: Hub token; None takes the one that you are logged in with, or ``HF_TOKEN``.
-        device: where to put the networks.
+        device: where to put the networks: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for a GPU where there is one.
 
     >>> model = from_pretrained("ham10000-trio@v1.0.0")  # doctest: +SKIP
     """
+    place = find_device(device)
     found = resolve(repo_or_path, revision, registry=registry, token=token)
     if not is_ensemble(found.folder):
         classifier, config = read_model(found.folder)
         points = config.lesion_hub.operating_points
-        return Predictor.of(classifier, found.name, operating_points=points, revision=found.revision).to(device)
+        made = Predictor.of(classifier, found.name, operating_points=points, revision=found.revision, folder=found.folder)
+        return made.to(place)
 
     ensemble = load_ensemble_config(found.folder)
-    places = resolve_members(found, registry=registry, token=token)
-    members = [_load_member(found.name, pin, place.folder) for pin, place in zip(ensemble.members, places, strict=True)]
+    titles = member_names(ensemble.members)
+    if ensemble.weights_sha256 is not None:
+        members = [Member(title, classifier) for title, classifier in zip(titles, read_bundle(found.folder), strict=True)]
+    else:
+        others = resolve_members(found, registry=registry, token=token)
+        members = [
+            _load_member(found.name, title, pin, other.folder)
+            for title, pin, other in zip(titles, ensemble.members, others, strict=True)
+        ]
     combination = Combination.of(
         [member.space for member in members],
         ensemble.weights,
@@ -52,10 +68,25 @@ def from_pretrained(
         temperature=ensemble.temperature,
     )
     points = ensemble.operating_points
-    return Predictor(members, combination, points, name=found.name, revision=found.revision).to(device)
+    made = Predictor(members, combination, points, name=found.name, revision=found.revision, folder=found.folder)
+    return made.to(place)
 
 
-def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
+def from_network(
+    network: nn.Module, labels: LabelSpace | str | Sequence[str], *, name: str = "model", **options: Any
+) -> Predictor:
+    """Make a Predictor of a network that was trained elsewhere, ready for ``save_pretrained``.
+
+    ``labels`` and ``options`` (``image_size``, ``mean``, ``std``, …) are those of ``LesionClassifier.from_network``.
+
+    >>> import timm
+    >>> from_network(timm.create_model("test_resnet", num_classes=2), ["benign", "malignant"], image_size=32).space.name
+    'binary'
+    """
+    return Predictor.of(LesionClassifier.from_network(network, labels, **options), name)
+
+
+def _load_member(ensemble: str, title: str, pinned: EnsembleMember, folder: Path) -> Member:
     """Load a member exactly as pinned; one that is broken or differs is an error that names it."""
     try:
         classifier, config = read_model(folder)
@@ -66,4 +97,4 @@ def _load_member(ensemble: str, pinned: EnsembleMember, folder: Path) -> Member:
             f"{ensemble}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
-    return Member(pinned.name, classifier)
+    return Member(title, classifier)

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.special import entr, softmax
 from torch import Tensor
 
+from lesion_hub.config import EnsembleMember
 from lesion_hub.errors import ConfigError
 from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
@@ -25,6 +26,17 @@ Combine: TypeAlias = Literal["probabilities", "logits"]
 
 SMALLEST_PROBABILITY = 1e-12
 """What a probability of zero counts as where its logarithm is taken."""
+
+
+def member_names(pins: Sequence[EnsembleMember]) -> list[str]:
+    """Return what each member is called in a prediction: its name, with its version where several versions of it take part.
+
+    >>> pins = [EnsembleMember(name="a", revision=f"v{i}.0.0", weights_sha256="0" * 64) for i in (1, 2)]
+    >>> member_names(pins[:1]), member_names(pins)
+    (['a'], ['a@v1.0.0', 'a@v2.0.0'])
+    """
+    names = [pin.name for pin in pins]
+    return [pin.name if names.count(pin.name) == 1 else f"{pin.name}@{pin.revision}" for pin in pins]
 
 
 @dataclass(frozen=True)

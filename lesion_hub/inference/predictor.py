@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -21,7 +22,11 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from lesion_hub.config import OperatingPoint, Options, validated
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, ImageError
+from lesion_hub.hub.format import StorageType
+from lesion_hub.hub.release import Published
+from lesion_hub.hub.store import publish
+from lesion_hub.hub.trained_elsewhere import write_trained_elsewhere
 from lesion_hub.inference.attribution import (
     METHODS,
     Evidence,
@@ -30,6 +35,7 @@ from lesion_hub.inference.attribution import (
     member_labels,
     target_labels,
 )
+from lesion_hub.inference.device import find_device
 from lesion_hub.inference.members import Combination, Member, Probabilities
 from lesion_hub.inference.preprocess import (
     ORIENTATIONS,
@@ -114,15 +120,14 @@ class Predictor:
         *,
         name: str = "model",
         revision: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.members = tuple(member.ready() for member in members)
         self.combination = combination
         self.operating_points = dict(operating_points or {})
         self.name = name
         self.revision = revision
-        mapping = self.space.malignancy_map
-        # (C,) ones where a label is malignant.
-        self._malignant = None if mapping is None else mapping.matrix[:, mapping.target.index("malignant")]
+        self.folder = folder
 
     @classmethod
     def of(cls, classifier: LesionClassifier, name: str = "model", **options: Any) -> Predictor:
@@ -169,7 +174,8 @@ class Predictor:
         """Predict one image, or each of many.
 
         Args:
-            images: path, bytes of an image file, Pillow image or uint8 (H, W, 3) array; or any iterable of these.
+            images: a path, a file opened with ``"rb"`` (a ``BytesIO``, an upload's ``.file``), the bytes of an image file, a
+                Pillow image or a uint8 (H, W, 3) array; or any iterable of these. No URL.
             explain: attribution method for a heat map (``gradcam``, …, see ``attribution.METHODS``), None for no map.
             target: label that the map is about; None is the most probable one. ``malignant`` works wherever it has a meaning.
             tta: number of mirrored and turned views to average, 1..8.
@@ -197,16 +203,45 @@ class Predictor:
         **options: Any,
     ) -> Iterator[Prediction]:
         """Predict any number of images, one answer at a time; memory holds two batches, whatever their number."""
+        for answer in self.try_each(images, metadata=metadata, progress=progress, **options):
+            if isinstance(answer, ImageError):
+                raise answer
+            yield answer
+
+    def try_each(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        metadata: Iterable[Patient | None] | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Iterator[Prediction | ImageError]:
+        """Predict as ``stream`` does; the answer to an image that cannot be opened is its `ImageError`.
+
+        >>> model = Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32))
+        >>> [type(answer).__name__ for answer in model.try_each([np.zeros((45, 60, 3), np.uint8), b"no image"])]
+        ['Prediction', 'ImageError']
+        """
         chosen = self._checked(options, "predict")
+        if is_single(images):
+            images = [cast(ImageInput, images)]
         total = len(images) if isinstance(images, Sized) else None
         patients = iter(metadata) if metadata is not None else None
         done = 0
-        open_ = partial(open_image, framings=self.framings, keep=chosen.explain is not None)
-        for chunk in in_chunks(images, open_, chosen.batch_size):
-            known = list(islice(patients, len(chunk))) if patients is not None else None
-            if known is not None and len(known) < len(chunk):
+
+        def opened(image: ImageInput) -> OpenedImage | ImageError:
+            try:
+                return open_image(image, self.framings, keep=chosen.explain is not None)
+            except ImageError as error:
+                return error
+
+        for chunk in in_chunks(images, opened, chosen.batch_size):
+            known = list(islice(patients, len(chunk))) if patients is not None else [None] * len(chunk)
+            if len(known) < len(chunk):
                 raise ConfigError("there are fewer metadata than images; give one mapping, or None, for each image")
-            yield from self.predict_opened(chunk, chosen, known)
+            good = [(image, patient) for image, patient in zip(chunk, known, strict=True) if not isinstance(image, ImageError)]
+            found = iter(self.predict_opened([image for image, _ in good], chosen, [patient for _, patient in good]))
+            yield from (image if isinstance(image, ImageError) else next(found) for image in chunk)
             done += len(chunk)
             if progress:
                 progress(done, total)
@@ -220,7 +255,7 @@ class Predictor:
         """
         chosen = self._checked(options, "predict_case")
         if is_single(images) or not images:
-            raise ConfigError("a case is a list of one or more images of a lesion")
+            raise ConfigError("a case is a list of one or more images of a lesion; a single image goes to predict")
         opened = [open_image(image, self.framings, keep=chosen.explain is not None) for image in images]
         combined, by_member, explanations = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
         singles = self._predictions(combined, by_member, chosen.top, opened, explanations)
@@ -253,10 +288,45 @@ class Predictor:
         return np.asarray(features[0] if single else features)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Predictor:
-        """Move every member."""
+        """Move every member; ``device`` as for ``from_pretrained``."""
+        place = None if device is None else find_device(device)
         for member in self.members:
-            member.classifier.to(device=device, dtype=dtype)
+            member.classifier.to(device=place, dtype=dtype)
         return self
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        licence: str,
+        training_data: str | None = None,
+        split: str | Path | None = None,
+        storage: StorageType = "float32",
+    ) -> Path:
+        """Write the folder of a model that was trained elsewhere (see ``from_network``), to be calibrated and measured there.
+
+        The arguments are those of ``hub.trained_elsewhere.write_trained_elsewhere``. A model that was loaded is refused: its
+        folder says what it was trained on, which a new one would not.
+        """
+        if self.folder is not None:
+            raise ConfigError(f"{self.name}: is in {self.folder} already; copy that (lesion-hub pull --to), or push_to_hub")
+        if len(self.members) != 1:
+            raise ConfigError(f"{self.name}: is an ensemble; publish its members and combine them (lesion-hub ensemble create)")
+        place = Path(folder).expanduser()
+        write_trained_elsewhere(
+            place, self.classifier, licence=licence, training_data=training_data, split=split, storage=storage
+        )
+        self.folder = place
+        return place
+
+    def push_to_hub(self, name: str, *, version: str, notes: str, **options: Any) -> Published:
+        """Publish the folder that this model was saved to, or loaded from: ``lesion_hub.publish``, which has the options.
+
+        ``name`` is ``org/name`` on the Hub, or a plain name in a registry. The folder must be calibrated and have its card.
+        """
+        if self.folder is None:
+            raise ConfigError(f"{self.name}: is in no folder yet; save_pretrained first, then calibrate and evaluate it there")
+        return publish(self.folder, name, version=version, notes=notes, **options)
 
     def compile(self, **options: Any) -> Predictor:
         """Compile the networks with ``torch.compile``: pays on a GPU and for many images of one batch size.
@@ -326,11 +396,14 @@ class Predictor:
         explanations: Sequence[Explanation] | None = None,
     ) -> list[Prediction]:
         """Make a Prediction of each of the N rows that ``_score`` found; without ``opened`` they are of no single image."""
+        mapping = self.space.malignancy_map
+        # The score that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
+        malignant = None if mapping is None else mapping.probabilities(combined)[:, mapping.target.index("malignant")]
         predictions = []
         for i, row in enumerate(combined):
             own = [rows[i : i + 1] for rows in by_member]
             apart = self.combination.disagreement(own)
-            score = None if self._malignant is None else float(row @ self._malignant)
+            score = None if malignant is None else min(float(malignant[i]), 1.0)
             prediction = Prediction(
                 probabilities=dict(zip(self.labels, map(float, row), strict=True)),
                 malignancy=score,

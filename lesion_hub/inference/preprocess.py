@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from lesion_hub.config import InputConfig
-from lesion_hub.data.images import load_rgb
+from lesion_hub.data.images import AnyImage, load_rgb
 from lesion_hub.data.quality import ImageQuality, judge_quality
 from lesion_hub.errors import ConfigError, ImageError
 from lesion_hub.models import encode_metadata
 from lesion_hub.taxonomy import nearest
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Mapping[str, Any]
+ImageInput: TypeAlias = AnyImage | NDArray[Any]
 Pixels: TypeAlias = NDArray[np.uint8]
 Patient: TypeAlias = Mapping[str, Any]
 
@@ -59,14 +59,14 @@ def open_image(source: ImageInput, framings: Iterable[Framing], *, keep: bool = 
 
 
 def is_single(images: Any) -> bool:
-    """Tell whether a caller's argument is one image rather than a collection of them."""
-    return isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray, Mapping))
+    """Tell whether a caller's argument is one image rather than a collection; what is neither counts as one, to be refused."""
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Mapping)):
+        return True
+    return hasattr(images, "read") or not isinstance(images, Iterable)
 
 
 def as_rgb(image: ImageInput) -> Image.Image:
     """Decode any input to an upright RGB image; raises ImageError."""
-    if not is_single(image):
-        raise ImageError(f"{type(image).__name__} is no image; give a path, bytes, a Pillow image or a uint8 array")
     if not isinstance(image, np.ndarray):
         return load_rgb(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):

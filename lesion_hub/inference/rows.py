@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesion_hub.data.images import is_image_name
+from lesion_hub.data.images import is_image_name, utf8_name
 from lesion_hub.errors import DataError
 from lesion_hub.inference.preprocess import PATIENT_FIELDS, ImageInput, Patient
 
@@ -46,7 +46,7 @@ class RowSource:
         for index, item in enumerate(self.items):
             if self.labels is None:
                 folder, name = item
-                yield Row(index, name, Path(folder, name))
+                yield Row(index, utf8_name(name), Path(folder, name))
                 continue
             label = item["label"]
             truth = self.labels[label] if isinstance(label, int) and 0 <= label < len(self.labels) else None
@@ -84,4 +84,4 @@ def open_rows(place: str | os.PathLike[str], *, labelled: bool = False, streamin
 
 
 def _identity(ids: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()

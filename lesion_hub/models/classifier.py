@@ -13,14 +13,19 @@ from torch import Tensor, nn
 
 from lesion_hub.config import InputConfig, ModelConfig, validated
 from lesion_hub.errors import ConfigError
+from lesion_hub.models.last_layers import LastLayer, divide_logits, last_layers
 from lesion_hub.models.zoo import (
-    CUSTOM_ARCHITECTURES,
+    architecture_of,
     build_network,
+    default_cfg_of,
+    instead_of,
     load_backbone_file,
+    network_source,
     pretrained_from_hub,
+    rebuilt,
     require_architecture,
 )
-from lesion_hub.taxonomy import SEXES, SITES, LabelSpace, canonical_sex, canonical_site, label_space
+from lesion_hub.taxonomy import SEXES, SITES, LabelSpace, canonical_sex, canonical_site, label_space, space_from_names
 
 METADATA_FIELDS = ("age", "age_known", *SEXES, *SITES)
 METADATA_INPUTS = len(METADATA_FIELDS)
@@ -80,7 +85,7 @@ class LesionClassifier(nn.Module):
         """
         target = label_space(space) if isinstance(space, str) else space
         require_architecture(backbone)
-        defaults = get_pretrained_cfg(backbone).to_dict()
+        defaults = default_cfg_of(backbone).to_dict()
         own_size = (defaults["input_size"][1], defaults["input_size"][2])
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
         size = (height, width)
@@ -94,6 +99,7 @@ class LesionClassifier(nn.Module):
         architecture = "lesion_net" if custom else backbone
         dropout = {} if drop_rate is None or custom else {"drop_rate": drop_rate}
         network = build_network(architecture, len(target), {**model_args, **dropout})
+        _last_layers(network, backbone)
         trunk = cast(nn.Module, network.backbone) if custom else network
         if pretrained is True:
             pretrained_from_hub(trunk, backbone)
@@ -108,6 +114,59 @@ class LesionClassifier(nn.Module):
         require_architecture(config.architecture)
         network = build_network(config.architecture, config.num_classes, config.model_args)
         return cls(network, config.space, config.architecture, config.pretrained_cfg, config.model_args)
+
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        labels: LabelSpace | str | Sequence[str],
+        *,
+        model_args: dict[str, Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        crop_pct: float = 1.0,
+        **input_options: Any,
+    ) -> LesionClassifier:
+        """Make a classifier of a copy of a trained network.
+
+        It is built again from its name and arguments, as whoever loads it will build it; what then gives other logits is
+        refused.
+
+        Args:
+            network: made by ``timm.create_model``: one of timm's, or one of your own that is registered with timm.
+            labels: what its outputs stand for, in their order; or a label space, or its name. Where the words are those of a
+                known space, the outputs are brought into its order; others make a space of their own, sorted by name.
+            model_args: what ``timm.create_model`` was given beside ``num_classes``.
+            image_size, crop_pct: the input that it was trained on, as for ``create``.
+            **input_options: ``mean``, ``std``, ``interpolation``, ``crop_mode`` where they differ from timm's for this network.
+
+        >>> import timm
+        >>> LesionClassifier.from_network(timm.create_model("test_resnet", num_classes=2), ["malignant", "benign"]).labels
+        ('benign', 'malignant')
+        """
+        network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+        architecture = architecture_of(network)
+        if isinstance(labels, (str, LabelSpace)):
+            space = label_space(labels) if isinstance(labels, str) else labels
+            order = list(range(len(space)))
+        else:
+            space = space_from_names(labels)
+            order = sorted(range(len(space)), key=lambda place: space.index(labels[place]))
+        if network.num_classes != len(space):
+            raise ConfigError(f"{architecture}: has {network.num_classes} outputs, but there are {len(space)} labels")
+        defaults = cast(dict[str, Any], network.pretrained_cfg)
+        own_size = (defaults["input_size"][1], defaults["input_size"][2])
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size or own_size
+        resized = {"img_size": list(size)} if defaults.get("fixed_input_size") and size != own_size else {}
+        args = {**resized, **(model_args or {})}
+        twin = rebuilt(network, architecture, args)
+        overrides = {**input_options, "crop_pct": crop_pct, "input_size": (3, *size)}
+        classifier = cls(twin, space, architecture, _input_config(architecture, twin, defaults, overrides), args)
+        _check_same(network, classifier)
+        if order != sorted(order):
+            with torch.no_grad():
+                for values in (values for layer in classifier.last_layers for values in layer.parameters()):
+                    values.copy_(values[order].clone())
+        return classifier
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -124,7 +183,7 @@ class LesionClassifier(nn.Module):
     @property
     def is_custom(self) -> bool:
         """Whether timm alone cannot build the network."""
-        return self.architecture in CUSTOM_ARCHITECTURES
+        return network_source(self.architecture) is not None
 
     @property
     def device(self) -> torch.device:
@@ -135,12 +194,17 @@ class LesionClassifier(nn.Module):
         return next(self.network.parameters()).dtype
 
     @property
-    def last_layer(self) -> nn.Linear:
-        """The Linear whose outputs are the logits."""
-        layer = cast(Any, self.network).get_classifier()
-        if not isinstance(layer, nn.Linear):
-            raise ConfigError(f"{self.architecture}: ends in {type(layer).__name__}, not a Linear; choose another backbone")
-        return layer
+    def last_layers(self) -> tuple[LastLayer, ...]:
+        """The layers whose outputs are the logits, or are averaged into them (see ``lesion_hub.models.last_layers``)."""
+        return _last_layers(self.network, self.model_args.get("backbone", self.architecture))
+
+    @property
+    def last_layer(self) -> LastLayer:
+        """The layer whose outputs are the logits, of a network that has one such layer."""
+        layers = self.last_layers
+        if len(layers) != 1:
+            raise ConfigError(f"{self.architecture}: ends in {len(layers)} layers, not in one; see its last_layers")
+        return layers[0]
 
     @property
     def transform(self) -> Callable[[Any], Tensor]:
@@ -154,10 +218,78 @@ class LesionClassifier(nn.Module):
             return self.network(images, metadata=metadata)
         return self.network(images)
 
+    def require_trainable(self) -> None:
+        """Raise one line unless the network scores images of its input size, and a temperature can be folded into it.
+
+        Two random images are scored in evaluation mode, before and after the last layers are halved. Weights, statistics and
+        the process's random stream are left as they were, and the network in its mode.
+
+        >>> LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32).require_trainable()
+        """
+        size, backbone = self.input_config.input_size, self.model_args.get("backbone", self.architecture)
+        images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        kept = [(parameter, parameter.detach().clone()) for layer in self.last_layers for parameter in layer.parameters()]
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                logits = self(images)
+                divide_logits(self.last_layers, 2.0)
+                halved = self(images)
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "it asserts another size"
+            own = default_cfg_of(backbone).input_size[1]
+            raise ConfigError(
+                f"{backbone}: does not run on {size[1]} x {size[2]} pixels ({reason}); image_size: {own} is its own"
+            ) from None
+        finally:
+            with torch.no_grad():
+                for parameter, before in kept:
+                    parameter.copy_(before)
+            self.train(training)
+        if not isinstance(logits, Tensor) or logits.shape != (2, len(self.space)):
+            raise ConfigError(f"{backbone}: does not map an image to a logit per label; {instead_of(backbone)}")
+        if not torch.allclose(2 * halved, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+            raise ConfigError(
+                f"{backbone}: its logits do not follow its last layers, so no temperature can be stored in them; "
+                f"{instead_of(backbone)}"
+            )
+
     def features(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) normalised images to the (N, F) pooled features before the classifier."""
         network = cast(Any, self.network)
         return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def _last_layers(network: nn.Module, name: str) -> tuple[LastLayer, ...]:
+    """Return the network's last layers; one line where it has none."""
+    layers = last_layers(network)
+    if not layers:
+        raise ConfigError(f"{name}: has no classifier to train; {instead_of(name)}")
+    return layers
+
+
+def _check_same(network: nn.Module, classifier: LesionClassifier) -> None:
+    """Raise one line unless both map two images of noise to the same (2, C) logits; the classifier goes to that device."""
+    classifier.to(next(network.parameters()).device).eval()
+    images = torch.randn(2, *classifier.input_config.input_size, generator=torch.Generator().manual_seed(0))
+    images = images.to(classifier.device, classifier.dtype)
+    name, was_training = classifier.architecture, network.training
+    try:
+        with torch.no_grad():
+            theirs, ours = network.eval()(images), classifier(images)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{name}: does not take images of shape {tuple(images.shape[1:])} ({reason})") from None
+    finally:
+        network.train(was_training)
+    if theirs.shape != ours.shape or ours.shape != (2, len(classifier.space)):
+        raise ConfigError(f"{name}: maps two images to shape {tuple(theirs.shape)}, not to (2, {len(classifier.space)})")
+    if not torch.allclose(theirs, ours, atol=1e-4, rtol=1e-4):
+        raise ConfigError(
+            f"{name}: gives other logits when it is built again from its name and {classifier.model_args}; "
+            "give the model_args that it was made with"
+        )
 
 
 def _input_config(architecture: str, network: nn.Module, defaults: dict[str, Any], overrides: dict[str, Any]) -> InputConfig:

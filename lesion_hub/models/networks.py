@@ -1,4 +1,4 @@
-"""The networks that timm does not have: AlexNet, two small CNNs, and any backbone under a custom head.
+"""The networks that timm does not have: AlexNet, two small CNNs, any backbone under a custom head, and several as one.
 
 This one file is also what a published repo with custom code carries (as ``modeling_lesion.py``), so it stands on torch and
 timm alone. Each network follows timm's conventions: ``forward_features``, ``forward_head``, ``get_classifier``,
@@ -8,7 +8,7 @@ timm alone. Each network follows timm's conventions: ``forward_features``, ``for
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -194,6 +194,111 @@ def LesionCNN(
     return ConvStack(nn.Sequential(*layers), widths[-1], grid, hidden, num_classes, drop_rate)
 
 
+# ------------------------------------------------------------------------------------------------ several as one
+
+
+class LesionEnsemble(nn.Module):
+    """Several networks as one: its logits are the log of the weighted mean of their probabilities, over a temperature.
+
+    Args:
+        members: what each one's ``config.json`` says: ``architecture``, ``model_args`` and ``pretrained_cfg``.
+        maps: for each, the place of each of its labels among the ensemble's; -1 abstains.
+        weights: one each, summing to 1.
+        combine: the weighted mean of ``probabilities``, or of ``logits``.
+        input: the keys of ``pretrained_cfg`` that say what image ``forward`` takes. A member that was trained on another
+            size, crop or normalisation gets its own, made of that image.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Mapping[str, Any]],
+        maps: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        input: Mapping[str, Any],
+        combine: str = "probabilities",
+        temperature: float = 1.0,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        inputs = [dict(member["pretrained_cfg"]) for member in members]
+        self.members = nn.ModuleList(
+            timm.create_model(m["architecture"], num_classes=cfg["num_classes"], in_chans=in_chans, **m.get("model_args", {}))
+            for m, cfg in zip(members, inputs, strict=True)
+        )
+        self.maps = [[[float(place == i) for i in range(num_classes)] for place in places] for places in maps]
+        self.weights = list(weights)
+        self.input = dict(input)
+        self.inputs = inputs
+        self.combine = combine
+        self.temperature = temperature
+        self.num_classes = num_classes
+        widths: list[Any] = [member.num_features for member in self.members]
+        self.num_features = sum(widths)
+
+    def forward(self, x: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Map (N, 3, H, W) images, and (N, D) metadata for the members that take any, to (N, num_classes) logits."""
+        mean = x.new_zeros(len(x), self.num_classes, dtype=torch.float32)
+        for member, own, rows, weight in zip(self.members, self.inputs, self.maps, self.weights, strict=True):
+            takes_metadata = isinstance(member, LesionNet) and member.metadata_inputs > 0
+            known = {"metadata": metadata} if takes_metadata else {}
+            logits = member(_as_seen_by(own, x, self.input), **known)
+            mapped = logits.float().softmax(dim=1) @ torch.tensor(rows, device=logits.device)
+            kept = mapped.sum(dim=1, keepdim=True)
+            # Labels that abstain leave their mass to the others; a row of nothing else says nothing.
+            mapped = torch.where(kept > 1e-12, mapped / kept.clamp(min=1e-12), 1 / self.num_classes)
+            mean = mean + weight * (_log(mapped) if self.combine == "logits" else mapped)
+        return (mean if self.combine == "logits" else _log(mean)) / self.temperature
+
+    def get_classifier(self) -> nn.Module:
+        return nn.Identity()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        if num_classes != self.num_classes:
+            raise ValueError("the labels of an ensemble are those of its members; build another one")
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=1e-12).log()
+
+
+def _as_seen_by(own: Mapping[str, Any], x: Tensor, given: Mapping[str, Any]) -> Tensor:
+    """Make a member's input of the ensemble's: resized and cropped to its own framing, then normalised as it was trained."""
+    if [own[key] for key in ("input_size", "crop_pct")] != [given[key] for key in ("input_size", "crop_pct")]:
+        (height, width), share = own["input_size"][1:], own["crop_pct"]
+        whole = int(height / share), int(width / share)
+        if whole != tuple(x.shape[2:]):
+            rows, columns = (_resampling(x.shape[2 + i], whole[i], own["interpolation"]).to(x) for i in (0, 1))
+            x = rows @ x @ columns.T
+        top, left = round((whole[0] - height) / 2), round((whole[1] - width) / 2)
+        x = x[:, :, top : top + height, left : left + width]
+    if any(own[key] != given[key] for key in ("mean", "std")):
+        mean, std, own_mean, own_std = (
+            x.new_tensor(list(cfg[key])).view(3, 1, 1) for cfg in (given, own) for key in ("mean", "std")
+        )
+        x = (x * std + mean - own_mean) / own_std
+    return x
+
+
+def _resampling(before: int, after: int, interpolation: str) -> Tensor:
+    """Compute the (after, before) float64 matrix by which Pillow resizes one side, antialiased."""
+    stretch = max(before / after, 1.0)
+    centres = (torch.arange(after, dtype=torch.float64) + 0.5) * before / after
+    places = torch.arange(before, dtype=torch.float64) + 0.5
+    distance = (places[None] - centres[:, None]).abs() / stretch
+    if interpolation == "bilinear":
+        weights = (1 - distance).clamp(min=0)
+    else:  # Catmull-Rom, a = -0.5
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+# ------------------------------------------------------------------------------------------------ timm's registry
+
+
 _CFG = {
     "url": "",
     "num_classes": 1000,
@@ -208,6 +313,7 @@ _PLAIN = {**_CFG, "first_conv": "features.0", "classifier": "classifier"}
 default_cfgs = generate_default_cfgs(
     {
         "lesion_net.untrained": {**_CFG, "classifier": "head.out"},
+        "lesion_ensemble.untrained": _CFG,
         "lesion_alexnet.untrained": _PLAIN,
         "lesion_cnn_shallow.untrained": _PLAIN,
         "lesion_cnn_deep.untrained": _PLAIN,
@@ -218,6 +324,11 @@ default_cfgs = generate_default_cfgs(
 def lesion_net(pretrained: bool = False, **kwargs: Any) -> LesionNet:
     """Any backbone under a custom head: ``timm.create_model("lesion_net", backbone="resnet34", head=[...])``."""
     return build_model_with_cfg(LesionNet, "lesion_net", pretrained, **kwargs)
+
+
+def lesion_ensemble(pretrained: bool = False, **kwargs: Any) -> LesionEnsemble:
+    """Several networks as one."""
+    return build_model_with_cfg(LesionEnsemble, "lesion_ensemble", pretrained, **kwargs)
 
 
 def lesion_alexnet(pretrained: bool = False, **kwargs: Any) -> ConvStack:
@@ -236,7 +347,7 @@ def lesion_cnn_deep(pretrained: bool = False, **kwargs: Any) -> ConvStack:
     return build_model_with_cfg(LesionCNN, "lesion_cnn_deep", pretrained, **args)
 
 
-ENTRYPOINTS = (lesion_net, lesion_alexnet, lesion_cnn_shallow, lesion_cnn_deep)
+ENTRYPOINTS = (lesion_net, lesion_ensemble, lesion_alexnet, lesion_cnn_shallow, lesion_cnn_deep)
 
 for _entrypoint in ENTRYPOINTS:
     if not is_model(_entrypoint.__name__):

@@ -70,8 +70,17 @@ def test_compare(call, make_model, samples, tmp_path):
 
 
 def test_calibrate(call, make_model, samples):
-    folder = make_model(temperature=None)
+    folder = make_model(seed=3, temperature=None)
     found = json.loads(call("calibrate", folder, "--data", samples, "--json"))
     assert found["temperature"] > 0 and found["nll_after"] <= found["nll_before"]
     with pytest.raises(LesionHubError, match="calibrated already"):
         call("calibrate", folder, "--data", samples)
+
+
+def test_recalibrate_refuses_what_the_model_has_seen_and_takes_names_with_versions(call, make_model, samples, tmp_path):
+    arguments = ("--data", samples, "--out", tmp_path / "new", "--margin", 0.1)
+    with pytest.raises(DataError, match="was made with some of these images"):
+        call("recalibrate", make_model(), *arguments)
+    with pytest.raises(LesionHubError, match="nobody"):
+        call("recalibrate", "nobody@v1.0.0", *arguments)
+    assert not (tmp_path / "new").exists()

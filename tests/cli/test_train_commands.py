@@ -23,7 +23,9 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
-@pytest.mark.parametrize(("command", "option"), [("train", "--push-to"), ("cross-validate", "--folds"), ("search", "--lr")])
+@pytest.mark.parametrize(
+    ("command", "option"), [("train", "--push-to"), ("cross-validate", "--folds"), ("search", "--vary"), ("find-lr", "--steps")]
+)
 def test_help_is_that_of_the_script(command: str, option: str) -> None:
     done = invoke(command, "--help")
     assert done.exit_code == 0
@@ -52,6 +54,6 @@ def test_a_users_mistake_is_one_line(command: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: no recipe 'ham10000_resnet5'; did you mean") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["train", "cross-validate", "search"])
+@pytest.mark.parametrize("command", ["train", "cross-validate", "search", "find-lr"])
 def test_a_wrong_command_line_has_the_parsers_status(command: str) -> None:
     assert invoke(command, "--rescipe", "demo").exit_code == 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,63 @@ def test_hidden_files_are_no_images() -> None:
     assert is_image_name("x.JPEG")
     assert not is_image_name("._x.jpg")
     assert not is_image_name("jpg")
+
+
+# ------------------------------------------------------------------------------------------------ what callers give
+
+
+def jpeg_file(kind: str, tmp_path: Path) -> object:
+    """The same picture in every way in which a program may hold it."""
+    content = good_jpeg()
+    if kind == "open file":
+        (tmp_path / "mole.jpg").write_bytes(content)
+        return (tmp_path / "mole.jpg").open("rb")
+    if kind == "spooled":  # what web frameworks keep an upload in
+        file = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - it is the caller's
+        file.write(content)
+        return file
+    return {"bytes": content, "bytearray": bytearray(content), "memoryview": memoryview(content)}.get(kind, BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["open file", "spooled", "BytesIO", "bytes", "bytearray", "memoryview"])
+def test_a_picture_is_the_same_however_it_is_held(kind: str, tmp_path: Path) -> None:
+    given = jpeg_file(kind, tmp_path)
+    assert np.array_equal(load_rgb(given), load_rgb(good_jpeg()))  # type: ignore[arg-type]
+    if hasattr(given, "read"):
+        assert not given.closed, "it is the caller's to close"
+        assert probe(given).format == "JPEG", "it can be read again"
+
+
+class Upload:
+    """What an asynchronous web framework hands over."""
+
+    async def read(self) -> bytes:
+        return b""
+
+
+def closed_file() -> BytesIO:
+    file = BytesIO(good_jpeg())
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "None is no image; give a path, a file opened with 'rb', the bytes of an image file, a Pillow image"),
+        (3.5, "float is no image"),
+        ("https://example.org/mole.jpg", "is a URL; download it first"),
+        (Path("https://example.org/mole.jpg"), "is a URL; download it first"),
+        ("data:image/png;base64,AAAA", "is a URL; download it first"),
+        (StringIO("text"), "opened as text; open it with mode 'rb'"),
+        (Upload(), "give its .file"),
+        (closed_file(), "cannot be read"),
+        (BytesIO(), "the file is empty"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_image_is_one_line(given: object, told: str) -> None:
+    with pytest.raises(ImageError) as error:
+        load_rgb(given)  # type: ignore[arg-type]
+    assert told in str(error.value)
+    assert str(error.value).isprintable()

@@ -40,7 +40,7 @@ def test_files_beside_embedded_images_keep_their_places() -> None:
 
 def test_an_image_that_is_not_there_is_an_error_in_its_place() -> None:
     missing, nowhere, found = scan(_size, ["gone.jpg", {"path": None, "bytes": None}, b"123"])
-    assert isinstance(missing, ImageError) and "gone.jpg: cannot be read" in str(missing)
+    assert isinstance(missing, ImageError) and "gone.jpg: no such file" in str(missing)
     assert isinstance(nowhere, ImageError) and "neither image bytes nor a path" in str(nowhere)
     assert found == 3
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import datasets
 import huggingface_hub.constants
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from lesion_hub.data import COLUMNS, image_paths, load_rgb, read, undecoded
+from lesion_hub.data.sources.hub import has_pixels
 from lesion_hub.errors import DataError, ImageError, TaxonomyError
 
 from .bad_files import BROKEN, RED, good_jpeg
@@ -166,3 +169,41 @@ def test_a_damaged_parquet_file_is_one_line(content: bytes, tmp_path: Path) -> N
 def test_embedded_images_have_no_paths(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="embedded"):
         image_paths(read(hub_copy(tmp_path / "set"), columns=MAP).dataset)
+
+
+def test_a_split_is_named_in_any_case(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for file, first in (("a.parquet", 0), ("b.parquet", 2)):
+        Dataset.from_dict(rows(2, first), features=FEATURES).to_parquet(root / file)
+    files = "\n".join(
+        ["---", "configs:", "- config_name: default", "  data_files:"]
+        + [f"  - split: {name}\n    path: {file}" for name, file in (("Train", "a.parquet"), ("TEST", "b.parquet"))]
+        + ["---"]
+    )
+    (root / "README.md").write_text(files)
+    assert list(read(root, columns=MAP, split="test").dataset["image_id"]) == ["picture_2", "picture_3"]
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_a_parquet_file_of_plain_bytes_holds_images(kind: str, tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([good_jpeg()] * 4, getattr(pa, kind)()), "label": ["mel", "nv"] * 2})
+    path = tmp_path / "set.parquet"
+    pq.write_table(table, path)
+    assert has_pixels(path)
+    result = read(path)
+    assert (result.report.source, len(result.dataset)) == ("hub", 4)
+    assert load_rgb(undecoded(result.dataset)[0]["image"]).size == (24, 16)
+
+
+def test_columns_that_were_not_mapped_are_proposed(tmp_path: Path) -> None:
+    root = hub_copy(tmp_path / "set")
+    unmapped = {name: MAP[name] for name in ("image", "label")}
+    assert [str(one) for one in read(root, columns=unmapped).report.proposals][:1] == [
+        "6 groups; `--column group=lesion` would make 3"
+    ]
+
+
+def test_folders_of_further_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leave --images out"):
+        read(hub_copy(tmp_path / "set"), columns=MAP, images=[tmp_path])

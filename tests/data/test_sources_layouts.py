@@ -11,6 +11,7 @@ from lesion_hub.data import COLUMNS, ReadResult, image_paths, read
 from lesion_hub.errors import DataError, TaxonomyError
 
 from . import layouts
+from .bad_files import good_jpeg
 
 # ------------------------------------------------------------------------------------------------ HAM10000
 
@@ -409,3 +410,164 @@ def test_a_damaged_table_is_one_line(content: bytes, why: str, tmp_path: Path) -
 def test_a_map_to_no_column_of_the_schema_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'labl' is no column of the schema; did you mean 'label'\?"):
         read(pad_ufes(tmp_path), columns={"labl": "diagnostic"})
+
+
+# ------------------------------------------------------------------------------------------------ a table beside folders
+
+
+def clinic(root: Path, *, table: str = "liste.csv") -> Path:
+    """Images in two folders that are no classes, and a table in German that Excel wrote."""
+    layouts.images(root / "Bilder 2023", ["IMG_1.JPG", "IMG_2.JPG", "IMG_3.JPG"])
+    layouts.images(root / "nachtrag", ["IMG_4.JPG", "IMG_5.JPG", "IMG_6.JPG"])
+    rows = ["Bild;Diagnose;PatientNr;Alter;Geschlecht;Kommentar"]
+    for number, word in enumerate(("Melanom", "Nävus", "Melanom", "Nävus", "Basaliom", "Basaliom"), start=1):
+        rows.append(f'IMG_{number};{word};P{number // 2};4{number},5;{"wm"[number % 2]};"a; b, c"')
+    (root / table).write_text("\n".join(rows), encoding="utf-8-sig")
+    return root
+
+
+GERMAN = {"image_id": "Bild", "label": "Diagnose"}
+
+
+def test_a_table_beside_image_folders_asks_which_of_them_labels(tmp_path: Path) -> None:
+    root = clinic(tmp_path)
+    for columns in ({}, GERMAN):
+        with pytest.raises(DataError) as error:
+            read(root, columns=columns)
+        assert "liste.csv" in str(error.value) and "Bilder 2023, nachtrag" in str(error.value)
+        assert "--source table" in str(error.value) and "--source folders" in str(error.value)
+        assert "\n" not in str(error.value)
+    assert read(root, source="folders").space.labels == ("Bilder 2023", "nachtrag")
+    result = read(root, source="table", columns=GERMAN)
+    assert result.space.labels == ("Basaliom", "Melanom", "Nävus")
+    assert [Path(path).parent.name for path in image_paths(result.dataset)] == ["Bilder 2023"] * 3 + ["nachtrag"] * 3
+    assert result.dataset[:] == read(root / "liste.csv", columns=GERMAN).dataset[:]
+
+
+def test_several_tables_beside_image_folders_ask_for_one(tmp_path: Path) -> None:
+    root = clinic(tmp_path)
+    layouts.text(root / "alt.csv", "a,b", "1,2")
+    with pytest.raises(DataError, match=r"tables \(alt.csv, liste.csv\).*give the path of one table.*or --source folders"):
+        read(root)
+
+
+def test_mapped_columns_that_a_layout_does_not_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"'folders' takes its labels from the names of its folders.*--source table reads liste"
+    ):
+        read(clinic(tmp_path / "a"), source="folders", columns=GERMAN)
+    with pytest.raises(DataError, match=r"'ham10000' takes its labels from columns of their own; leave --column out"):
+        read(layouts.ham10000(tmp_path / "b"), columns={"label": "dx_type"})
+    with pytest.raises(DataError, match=r"leave --column out$"):
+        read(layouts.tree(tmp_path / "c", ("mel", "nv")), columns={"label": "x"})
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_table_may_be_separated_otherwise(separator: str, stated: bool, tmp_path: Path) -> None:
+    layouts.images(tmp_path / "images", ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    lines = [
+        ["image_id", "label", "age"],
+        *([name, word, '"45,5"'] for name, word in zip("abcd", ("mel", "nv") * 2, strict=True)),
+    ]
+    text = "\n".join(separator.join(line) for line in lines)
+    (tmp_path / "labels.csv").write_text((f"sep={separator}\n" if stated else "") + text, encoding="utf-8-sig")
+    result = read(tmp_path)
+    assert list(result.dataset["age"]) == [45.5] * 4
+    assert result.space.labels == ("mel", "nv")
+
+
+def test_columns_under_other_names_are_proposed_not_taken(tmp_path: Path) -> None:
+    result = read(clinic(tmp_path), source="table", columns=GERMAN)
+    assert result.dataset["group"][:] == result.dataset["image_id"][:]
+    assert set(result.dataset["age"]) == set(result.dataset["sex"]) == {None}
+    assert [str(proposal) for proposal in result.report.proposals] == [
+        "6 groups; `--column group=PatientNr` would make 4",
+        "age is known of 0 images; `--column age=Alter` would make that 6",
+        "sex is known of 0 images; `--column sex=Geschlecht` would make that 6",
+    ]
+    taken = {**GERMAN, "group": "PatientNr", "age": "Alter", "sex": "Geschlecht"}
+    mapped = read(tmp_path, source="table", columns=taken)
+    assert mapped.report.proposals == ()
+    assert (len(set(mapped.dataset["group"])), mapped.dataset["age"][0], mapped.dataset["sex"][0]) == (4, 41.5, "male")
+
+
+def test_a_column_whose_content_says_otherwise_is_not_proposed(tmp_path: Path) -> None:
+    layouts.images(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    rows = [f"{name},{word},{word},late,12" for name, word in zip("abcd", ("mel", "nv") * 2, strict=True)]
+    layouts.text(tmp_path / "t.csv", "image_id,label,sexe,Alter,lesion_size", *rows)
+    assert read(tmp_path).report.proposals == ()
+
+
+# ------------------------------------------------------------------------------------------------ which file a cell names
+
+
+def two_folders(root: Path, cells: list[str], *, same: bool = False) -> Path:
+    """The names 1.jpg and 2.jpg in two folders; ``same`` makes the files of one name copies of each other."""
+    for colour, folder in enumerate(("one", "two")):
+        layouts.images(root / folder, ["1.jpg", "2.jpg"])
+        if not same:
+            for name in ("1.jpg", "2.jpg"):
+                (root / folder / name).write_bytes(good_jpeg((90 * colour, 20, 20)))
+    words = ("mel", "nv") * 2
+    return layouts.text(root / "t.csv", "image_id,label", *(f"{cell},{word}" for cell, word in zip(cells, words, strict=False)))
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg", ".JPG"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_a_path_names_its_file_whatever_the_suffix(suffix: str, slash: str, tmp_path: Path) -> None:
+    cells = [f"{folder}{slash}{number}{suffix}" for folder in ("two", "one") for number in (1, 2)]
+    result = read(two_folders(tmp_path, cells))
+    places = [str(Path(path).relative_to(tmp_path)) for path in image_paths(result.dataset)]
+    assert places == ["two/1.jpg", "two/2.jpg", "one/1.jpg", "one/2.jpg"]
+    assert list(result.dataset["image_id"]) == ["two/1", "two/2", "one/1", "one/2"]
+
+
+def test_a_path_into_a_folder_that_is_there_is_not_found_in_another(tmp_path: Path) -> None:
+    path = two_folders(tmp_path, ["one/1", "one/2", "two/1", "two/2"])
+    (tmp_path / "two" / "2.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 row without an image \(first: two/2\)"):
+        read(path)
+
+
+def test_a_name_of_several_files_is_refused_unless_they_are_copies(tmp_path: Path) -> None:
+    path = two_folders(tmp_path / "a", ["1", "2"])
+    with pytest.raises(DataError, match=r"2 rows whose image may be one of several files \(first: 1: one/1.jpg, two/1.jpg\)"):
+        read(path)
+    with pytest.raises(DataError, match=r"b: 2 classes with one sample") as error:
+        read(two_folders(tmp_path / "b", ["1", "2"], same=True))
+    assert "several files" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------ what labels are taken for
+
+
+def test_full_names_are_read_into_any_space_and_told(tmp_path: Path) -> None:
+    root = clinic(tmp_path)
+    for space in (None, "binary"):
+        result = read(root, source="table", columns=GERMAN, space=space)
+        told = {label.word: (label.diagnosis, label.malignant, label.images) for label in result.report.labels}
+        assert told == {"Melanom": ("mel", True, 2), "Nävus": ("nv", False, 2), "Basaliom": ("bcc", True, 2)}
+    assert [result.space.labels[label] for label in result.dataset["label"]][:2] == ["malignant", "benign"]
+
+
+def test_folders_and_label_maps_know_the_same_words(tmp_path: Path) -> None:
+    result = read(layouts.tree(tmp_path, ("naevus", "Melanoma", "weird")), labels={"weird": "Spitz nevus"}, space="ham7")
+    assert sorted(result.space.labels[label] for label in result.dataset["label"]) == ["mel"] * 2 + ["nv"] * 4
+    how = {label.word: label.how for label in result.report.labels}
+    assert how == {"Melanoma": "name", "naevus": "alias", "weird": "as 'Spitz nevus': a kind of nv"}
+
+
+def test_labels_that_are_not_known_say_why(tmp_path: Path) -> None:
+    result = read(layouts.tree(tmp_path, ("melanoma", "keratosis", "tinea")))
+    assert result.space.labels == ("keratosis", "melanoma", "tinea")
+    how = {label.word: (label.diagnosis, label.how) for label in result.report.labels}
+    assert how["keratosis"] == (None, "ambiguous: it may be actinic or seborrheic")
+    assert how["tinea"] == (None, "not in the table")
+    assert result.space.malignancy_map is None
+
+
+def test_the_public_sets_of_six_codes_map_without_a_label_map(tmp_path: Path) -> None:
+    root = layouts.tree(tmp_path, ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK"))
+    assert read(root).space.map_to("binary").indices == (1, 1, 1, 0, 1, 0)
+    assert sorted(read(root, space="binary").dataset["label"]) == [0] * 4 + [1] * 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import calibration
 from lesion_hub.evaluation.calibration import calibrate_run
 from lesion_hub.evaluation.metrics import bin_of
+from lesion_hub.evaluation.overlap import find_overlap, training_records
 from lesion_hub.evaluation.scoring import read_scored, score_dataset
 from lesion_hub.hub.layout import load_config, verify_weights
+from lesion_hub.hub.store import Resolved
 from lesion_hub.taxonomy import label_space
 
 
@@ -63,15 +66,27 @@ def test_the_result_reports_what_was_gained() -> None:
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_separable_data_stop_at_the_lower_bound_with_a_note() -> None:
-    result = calibration.fit_calibration([[1.0, 0.0], [0.0, 1.0]], [0, 1])
-    assert result.temperature == calibration.TEMPERATURE_BOUNDS[0] and "lower bound" in str(result.note)
+@pytest.mark.parametrize(
+    ("labels", "words"), [([0, 1], "its lower bound.*not trained on them"), ([1, 0], "its upper bound.*labels are right")]
+)
+def test_a_temperature_at_a_bound_is_an_error_that_says_what_to_check(labels: list[int], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        calibration.fit_calibration([[5.0, 0.0], [0.0, 5.0]], labels)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_is_always_wrong_stops_at_the_upper_bound_with_a_note() -> None:
-    result = calibration.fit_calibration([[5.0, 0.0], [0.0, 5.0]], [1, 0])
-    assert result.temperature == calibration.TEMPERATURE_BOUNDS[1] and "upper bound" in str(result.note)
-    assert result.nll_after < result.nll_before
+def test_labels_in_another_order_are_an_error_and_no_temperature() -> None:
+    logits, labels = calibrated_logits(5)
+    with pytest.raises(DataError, match="check that the labels are right and the model's own"):
+        calibration.fit_calibration(logits, (labels + 1) % 5)
+
+
+def test_a_temperature_that_worsens_the_likelihood_is_an_error(make_model, data, manifest) -> None:
+    before = score_dataset(lesion_hub.from_pretrained(make_model()), validation_of(data, manifest), data.space)
+    calibration.refuse_worse(before, before)
+    sharper = replace(before, probabilities=calibration.apply_temperature(before.probabilities, 0.2))
+    with pytest.raises(DataError, match="worsens the NLL of the 7 images"):
+        calibration.refuse_worse(before, sharper)
 
 
 def test_constant_logits_keep_temperature_one() -> None:
@@ -87,8 +102,8 @@ def test_log_probabilities_and_logits_give_the_same_temperature() -> None:
 
 def test_the_logarithm_of_zero_does_not_break_the_fit() -> None:
     with np.errstate(divide="ignore"):
-        scores = np.log(np.array([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7], [0.4, 0.6]]))
-    result = calibration.fit_calibration(scores, [0, 1, 1, 0])
+        scores = np.log(np.array([[1.0, 0.0]] * 9 + [[1.0, 0.0], [0.3, 0.7], [0.4, 0.6]]))
+    result = calibration.fit_calibration(scores, [0] * 9 + [1, 1, 0])
     assert np.isfinite(result.nll_before) and result.temperature > 1
 
 
@@ -101,9 +116,13 @@ def test_the_logarithm_of_zero_does_not_break_the_fit() -> None:
 def test_no_decision_changes_and_the_likelihood_never_falls(seed: int, examples: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     logits, labels = random.normal(size=(examples, 4)) * scale, random.integers(4, size=examples)
-    result = calibration.fit_calibration(logits, labels)
+    try:
+        result = calibration.fit_calibration(logits, labels)
+    except DataError as error:
+        assert "bound" in str(error)
+        return
     low, high = calibration.TEMPERATURE_BOUNDS
-    assert low <= result.temperature <= high
+    assert low < result.temperature < high
     assert result.nll_after <= result.nll_before
     assert ((logits / result.temperature).argmax(axis=1) == logits.argmax(axis=1)).all()
 
@@ -160,7 +179,7 @@ def validation_of(data, manifest):
 
 
 def test_the_temperature_is_folded_in_and_noted(make_model, samples, data, manifest):
-    folder = make_model(temperature=None)
+    folder = make_model(seed=3, temperature=None)
     dataset = validation_of(data, manifest)
     before = score_dataset(lesion_hub.from_pretrained(folder), dataset, data.space)
     (folder / "metrics.json").write_text(json.dumps({"test": {"accuracy": 1}, "training": {"epochs": 3}}))
@@ -184,7 +203,7 @@ def test_the_temperature_is_folded_in_and_noted(make_model, samples, data, manif
 
 
 def test_the_runs_own_predictions_will_do(make_model, data, manifest):
-    folder = make_model(temperature=None)
+    folder = make_model(seed=3, temperature=None)
     score_dataset(lesion_hub.from_pretrained(folder), validation_of(data, manifest), data.space).save(
         folder / "predictions_validation.parquet"
     )
@@ -193,7 +212,7 @@ def test_the_runs_own_predictions_will_do(make_model, data, manifest):
 
 
 def test_nothing_is_calibrated_twice(make_model, samples):
-    folder = make_model(temperature=None)
+    folder = make_model(seed=3, temperature=None)
     calibrate_run(folder, samples)
     weights = (folder / "model.safetensors").read_bytes()
     with pytest.raises(ConfigError, match="is calibrated already"):
@@ -203,7 +222,7 @@ def test_nothing_is_calibrated_twice(make_model, samples):
 
 def test_without_predictions_the_data_are_asked_for(make_model):
     with pytest.raises(ConfigError, match="--data"):
-        calibrate_run(make_model(temperature=None))
+        calibrate_run(make_model(seed=3, temperature=None))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -211,14 +230,18 @@ def test_only_validation_images_will_do(make_model, data, manifest, tmp_path, pa
     rows = manifest.rows(list(data.dataset["image_id"][:]), part)
     data.dataset.select(rows).to_parquet(str(tmp_path / "other.parquet"))
     with pytest.raises(DataError, match=r"made with some of these|does not hold the validation images"):
-        calibrate_run(make_model(temperature=None), tmp_path / "other.parquet")
+        calibrate_run(make_model(seed=3, temperature=None), tmp_path / "other.parquet")
 
 
 def test_an_ensembles_temperature_stands_in_its_config(registry, pair, samples, data, manifest):
     dataset = validation_of(data, manifest)
     before = lesion_hub.from_pretrained(pair, registry=registry).predict(list(image_sources(dataset)))
     done = calibrate_run(pair, samples, registry=registry)
-    assert load_ensemble_config(pair).temperature == done.result.temperature != 1.0
+    config = load_ensemble_config(pair)
+    assert config.temperature == done.result.temperature != 1.0
+    (own, other) = training_records(Resolved("pair", pair, None), registry=registry)
+    assert own.parts["fitted"].images == other.parts["fitted"].images == own.parts["val"].images
+    assert find_overlap(dataset, [own], "val").images == tuple(dataset["image_id"][:])
     after = lesion_hub.from_pretrained(pair, registry=registry).predict(list(image_sources(dataset)))
     assert [answer.label for answer in after] == [answer.label for answer in before]
     with pytest.raises(ConfigError, match="is calibrated already"):

@@ -9,9 +9,11 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import DataError, TaxonomyError
-from lesion_hub.evaluation import scoring
+from lesion_hub.evaluation import operating_points, scoring
 from lesion_hub.evaluation.scoring import in_space, read_scored, score_dataset, shared_space, views_of
-from lesion_hub.taxonomy import label_space, space_from_names
+from lesion_hub.inference import Predictor
+from lesion_hub.taxonomy import label_space, space_from_labels, space_from_names
+from tests.inference.networks import classifier
 
 HAM7 = label_space("ham7")
 
@@ -69,10 +71,41 @@ def test_a_coarser_space_sums_probabilities_and_maps_labels(predictor, data):
 
 @pytest.mark.parametrize(
     ("model", "found_in", "expected"),
-    [("ham7", "ham7", "ham7"), ("ham7", "isic8", "ham7"), ("isic8", "binary", "binary"), ("ham7", "isic2017", "ham7")],
+    [
+        ("ham7", "ham7", "ham7"),
+        ("isic8", "isic8", "isic8"),
+        ("isic8", "isic9", "isic9"),
+        ("ham7", "isic8", "ham7"),
+        ("isic8", "binary", "binary"),
+        ("ham7", "isic2017", "ham7"),
+    ],
 )
 def test_the_shared_space_is_the_finest_that_both_map_into(model, found_in, expected):
     assert shared_space(label_space(model), label_space(found_in)).name == expected
+
+
+def test_a_model_of_full_names_is_measured_on_a_set_of_codes(data):
+    """Its labels stay the words that it was trained on; what they mean is known."""
+    model = Predictor.of(classifier(space=space_from_names(["nevus", "Melanom"])))
+    answer = model.predict(next(iter(image_sources(data.dataset))))
+    assert answer.malignancy == answer.probabilities["Melanom"]
+    assert shared_space(model.space, data.space).name == "ham7"
+    malignancy = score_dataset(model, data.dataset, data.space, space="binary").predictions.malignancy()
+    assert malignancy.truth.sum() == (HAM7.map_to("binary").labels(data.dataset["label"][:]) == 1).sum()
+    assert operating_points.choose(malignancy.scores, malignancy.truth)
+
+
+def test_a_models_own_labels_in_its_own_order_are_those_that_it_is_measured_in():
+    known, shuffled = space_from_names(["bcc", "bkl", "mel", "nv"]), space_from_labels("custom", ["nv", "mel", "bkl", "bcc"])
+    assert shared_space(known, known) == known
+    assert shared_space(shuffled, known) == shuffled
+    assert shared_space(HAM7, known) == HAM7 == shared_space(known, HAM7)
+
+
+def test_a_named_space_keeps_no_label_that_neither_side_has():
+    model, found_in = space_from_names(["df", "mel", "nv"]), space_from_names(["bcc", "nv"])
+    assert shared_space(model, found_in).labels == ("mel", "nv", "bcc", "df")
+    assert shared_space(model, found_in).malignancy_map.indices == (1, 0, 1, 0)
 
 
 def test_spaces_with_nothing_in_common_are_one_line():

@@ -130,8 +130,12 @@ def test_it_says_how_to_load_with_all_three(folder, name, words):
 
 def test_custom_networks_say_what_they_need(folder):
     change(folder, "config.json", "auto_map", to={"AutoModelForImageClassification": "modeling_lesion.X"})
+    change(folder, "config.json", "architecture", to="lesion_net")
     text = render_card(folder)
     assert "import lesion_hub.models" in text and "trust_remote_code=True" in text
+    change(folder, "config.json", "architecture", to="net_of_mine")
+    text = render_card(folder)
+    assert "import modeling_lesion" in text and "import lesion_hub.models" not in text
 
 
 def test_without_results_there_is_no_card(folder):

@@ -74,6 +74,26 @@ def test_weights_that_overflow_half_precision_are_refused(tmp_path):
     write_model(tmp_path, model, storage="float32")
 
 
+def test_weights_that_two_modules_share_are_stored_for_both(tmp_path):
+    torch.manual_seed(0)
+    model = LesionClassifier.create("coat_tiny", "ham7", image_size=64).eval()
+    assert model.network.parallel_blocks[0].mlp2.fc1.bias is model.network.parallel_blocks[0].mlp3.fc1.bias
+    write_model(tmp_path, model, storage="float32")
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(read_model(tmp_path)[0](images), model(images), rtol=0, atol=0)
+
+
+def test_a_bound_may_be_infinite_and_no_value_not_a_number(tmp_path):
+    model = LesionClassifier.create("lesion_cnn_deep", "binary", image_size=32)
+    statistics = model.network.features[1].running_var
+    statistics[0] = torch.inf
+    write_model(tmp_path, model)
+    statistics[0] = torch.nan
+    with pytest.raises(ConfigError, match="not finite"):
+        write_model(tmp_path, model)
+
+
 def test_a_folded_temperature_divides_the_logits(tmp_path):
     model = small()
     images = torch.rand(4, 3, 32, 32)

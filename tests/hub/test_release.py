@@ -49,7 +49,7 @@ def published_code(folder, root):
 
 def test_a_run_of_an_earlier_version_is_published_with_this_versions_network_code(make_folder, tmp_path, monkeypatch):
     folder, later = make_folder(), modeling_source() + "\n# a comment that came later\n"
-    monkeypatch.setattr(release, "modeling_source", lambda: later)
+    monkeypatch.setattr(release, "modeling_source", lambda *file: later)
     assert published_code(folder, tmp_path / "registry") == later
 
 

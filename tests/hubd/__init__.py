@@ -3,10 +3,10 @@
     python -m tests.hubd --data DIR --port 8640
     export HF_ENDPOINT=http://127.0.0.1:8640 HF_TOKEN=hf_test HF_HUB_DISABLE_XET=1   # before huggingface_hub is imported
 
-Models and spaces are real bare git repositories (DIR/repos/<kind>s/<owner>/<name>.git) and large files real LFS objects
-(DIR/lfs/<sha256>), so commit ids, blob ids, ETags and pointers are the true ones and ``git log`` shows what a client did. A
-commit becomes visible by one compare-and-swap of the branch, after its objects are on disk: a killed server leaves nothing
-half done, and one started again on the same folder goes on.
+Models, spaces and data sets are real bare git repositories (DIR/repos/<kind>s/<owner>/<name>.git) and large files real LFS
+objects (DIR/lfs/<sha256>), so commit ids, blob ids, ETags and pointers are the true ones and ``git log`` shows what a client
+did. A commit becomes visible by one compare-and-swap of the branch, after its objects are on disk: a killed server leaves
+nothing half done, and one started again on the same folder goes on.
 
 Tokens: ``hf_test`` writes as "user", ``hf_other`` as "other", ``hf_read`` only reads as "user".
 

@@ -37,9 +37,9 @@ def route(call: Call) -> Any:
 
 
 def route_git(call: Call, parts: list[str]) -> Reply:
-    """<owner>/<name>/resolve/<revision>/<path> and <owner>/<name>.git/info/lfs/..., below spaces/ for a space."""
-    kind = "space" if parts[0] == "spaces" else "model"
-    parts = parts[1:] if kind == "space" else parts
+    """<owner>/<name>/resolve/<revision>/<path> and <owner>/<name>.git/info/lfs/..., below spaces/ or datasets/ for those."""
+    kind = parts[0][:-1] if parts[0] in ("spaces", "datasets") else "model"
+    parts = parts if kind == "model" else parts[1:]
     if len(parts) >= 5 and parts[2:4] == ["info", "lfs"]:
         call.open_repo(kind, parts[0], parts[1].removesuffix(".git"))
         return writing.lfs_batch(call) if parts[4] == "objects" else writing.lfs_verify(call)
@@ -57,7 +57,7 @@ def route_api(call: Call, parts: list[str]) -> Any:
     }
     if tuple(parts) in own:
         return own[tuple(parts)](call)
-    if len(parts) < 3 or parts[0] not in ("models", "spaces"):
+    if len(parts) < 3 or parts[0] not in ("models", "spaces", "datasets"):
         raise Refusal(404, f"hubd does not know /{'/'.join(call.segments)}")
     what, rest = (parts[3] if len(parts) > 3 else ""), parts[4:]
     write = call.method != "GET" and what != "paths-info"

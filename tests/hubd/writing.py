@@ -17,7 +17,7 @@ from tests.hubd.calls import REPO_NAME, Call, Refusal, Reply, check_signature, r
 from tests.hubd.repositories import NO_COMMIT, Entry, GitError, find_commit, git, listing, read_text, store_blob, write_commit
 from tests.hubd.state import STATE
 
-KINDS = ("model", "space")
+KINDS = ("model", "space", "dataset")
 LFS_LIMIT = 10_000_000
 LFS_SUFFIXES = ["bin", "ckpt", "gz", "h5", "npy", "npz", "onnx", "parquet", "pt", "pth", "safetensors", "tar", "zip"]
 ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)

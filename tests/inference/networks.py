@@ -15,7 +15,8 @@ def classifier(backbone="lesion_cnn_shallow", space="ham7", seed=0, size=32, **o
     """A network with random weights whose answers differ from image to image."""
     torch.manual_seed(seed)
     model = LesionClassifier.create(backbone, space, image_size=size, **options).eval()
-    torch.nn.init.normal_(model.last_layer.weight, std=1.0 / model.last_layer.in_features**0.5)
+    for layer in model.last_layers:
+        torch.nn.init.normal_(layer.weight, std=1.0 / layer.weight[0].numel() ** 0.5)
     settle(model)
     return model
 

@@ -13,6 +13,7 @@ from lesion_hub.errors import ConfigError, TaxonomyError
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.attribution import METHODS, averaged, member_labels, on_image, scaled, target_labels
 from lesion_hub.inference.preprocess import Framing
+from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import label_space
 from tests.inference.networks import classifier, ensemble, picture, planted, predictor
 
@@ -44,10 +45,14 @@ def test_every_method_explains_every_layout(method, backbone):
     assert prediction.probabilities == pytest.approx(model.predict(image).probabilities, abs=1e-5)
 
 
-def test_tokens_that_end_in_no_map_say_what_else_to_use():
-    model = Predictor.of(classifier("mixer_s32_224", size=224))
-    with pytest.raises(ConfigError, match="integrated_gradients or occlusion"):
+def test_networks_of_several_maps_say_what_else_to_use_and_still_predict():
+    network = LesionClassifier.create("crossvit_tiny_240", "ham7", image_size=120).eval()
+    model = Predictor.of(network)
+    with pytest.raises(ConfigError) as refused:
         model.predict(picture(), explain="gradcam")
+    others = [name for name, method in METHODS.items() if not method.layerwise]
+    assert f"its features are 2 tensors); explain it with {', '.join(others[:-1])} or {others[-1]}" in str(refused.value)
+    assert sum(model.predict(picture()).probabilities.values()) == pytest.approx(1)
 
 
 def test_an_ensembles_map_is_the_weighted_mean_of_its_members():

@@ -11,7 +11,7 @@ import lesion_hub
 from lesion_hub.config import OperatingPoint, load_ensemble_config
 from lesion_hub.errors import ConfigError, LesionHubError, StoreError
 from lesion_hub.hub import store
-from lesion_hub.inference.ensemble import create_ensemble, fit_combination, fit_ensemble, pin_member
+from lesion_hub.inference.ensemble import create_ensemble, fit_combination, fit_ensemble, load_members, pin_member
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.rows import RowSource
 from lesion_hub.taxonomy import label_space
@@ -50,6 +50,16 @@ def test_without_a_version_the_highest_is_pinned(registry):
     assert pin_member("a", registry=registry).pin.revision == "v1.1.0"
 
 
+def test_two_versions_of_one_model_stay_two_members(registry, tmp_path):
+    create_ensemble(tmp_path / "versions", ["a@v1.0.0", "a@v1.1.0", "b"], registry=registry)
+    prediction = lesion_hub.from_pretrained(tmp_path / "versions", registry=registry).predict(picture(), explain="gradcam")
+    assert list(prediction.members) == list(prediction.explanation.members) == ["a@v1.0.0", "a@v1.1.0", "b"]
+    for version in ("v1.0.0", "v1.1.0"):
+        alone = lesion_hub.from_pretrained("a", revision=version, registry=registry).predict(picture())
+        assert prediction.members[f"a@{version}"] == pytest.approx(alone.probabilities, abs=1e-5)
+    assert set(json.loads((tmp_path / "versions" / "split.json").read_text())) == {"sha256"}
+
+
 def test_the_folder_can_be_published_and_loaded_by_name(registry, tmp_path):
     create_ensemble(tmp_path / "pair", ["a", "b"], registry=registry)
     store.publish(tmp_path / "pair", "pair", version="1.0.0", notes="First.", registry=registry)
@@ -75,6 +85,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(registry, tmp_path):
         (["a", "b"], {"weights": [0.5, 0.6]}, "sum to 1"),
         (["a", "b"], {"space": "isic8"}, "isic8"),
         ([], {}, "needs members"),
+        (["a", "b", "a@v1.1.0"], {}, "a@v1.1.0 is a member twice"),
     ]:
         with pytest.raises(LesionHubError, match=words) as caught:
             create_ensemble(tmp_path / "wrong", members, registry=registry, **options)
@@ -120,13 +131,22 @@ def test_fitting_finds_the_temperature_of_the_whole():
     assert fit.temperature == pytest.approx(3 * plain.temperature, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("skill", "words"), [(-6.0, "at the end of its range.*check that their labels are right"), (8.0, "right on all of the 60")]
+)
+def test_a_temperature_at_the_end_of_its_range_is_an_error(skill, words):
+    labels = np.random.default_rng(2).integers(7, size=60)
+    with pytest.raises(LesionHubError, match=words):
+        fit_combination(["a"], Combination.single(HAM7), [opinions(labels, skill, 1)], labels)
+
+
 def test_fitting_on_images_is_recorded_in_the_folder(registry, tmp_path):
     members = [pin_member(name, registry=registry) for name in ("a", "b")]
     items = [
         {"image": picture(seed=i), "label": i % 7, "image_id": str(i), "group": str(i), "age": None, "sex": None, "site": None}
         for i in range(14)
     ]
-    fit = fit_ensemble([member.load() for member in members], RowSource("test", 14, items, HAM7.labels))
+    fit = fit_ensemble(load_members(members), RowSource("test", 14, items, HAM7.labels))
     config = create_ensemble(tmp_path / "fitted", members, fit=fit)
     assert config.weights == fit.weights
     assert json.loads((tmp_path / "fitted" / "metrics.json").read_text())["ensemble_fit"]["images"] == 14

@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.inference import Predictor, export
 from lesion_hub.inference.export import export_onnx, quantize_onnx
+from lesion_hub.inference.members import Combination, Member
+from lesion_hub.inference.preprocess import Framing
 from lesion_hub.inference.rows import RowSource
 from tests.inference.networks import classifier, ensemble, picture, predictor
 
@@ -56,9 +59,24 @@ def test_a_file_that_differs_is_not_kept(tmp_path, exported, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_ensemble_names_the_members_to_export(tmp_path):
-    with pytest.raises(ConfigError, match="one by one: a, b"):
-        export_onnx(ensemble(), tmp_path / "model.onnx")
+def test_an_ensemble_is_one_file_with_the_predictors_answers(tmp_path):
+    members = [Member("a", classifier(size=32)), Member("b", classifier(space="isic8", seed=1, size=32, mean=(0.5, 0.4, 0.3)))]
+    combination = Combination.of([member.space for member in members], [0.4, 0.6], temperature=0.7)
+    model = Predictor(members, combination, name="pair")
+    assert export_onnx(model, tmp_path / "model.onnx").difference < 1e-3
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    crop = Framing.of(members[0].classifier.input_config).crop(picture())
+    mean, std = (np.array(json.loads(facts[key]), np.float32) for key in ("mean", "std"))
+    pixels = ((crop.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
+    found = softmax(session.run(["logits"], {"images": pixels})[0][0])
+    assert dict(zip(json.loads(facts["labels"]), found, strict=True)) == pytest.approx(
+        model.predict(picture()).probabilities, abs=1e-5
+    )
+
+
+def test_members_of_different_sizes_are_one_file_too(tmp_path):
+    assert export_onnx(ensemble(), tmp_path / "model.onnx").difference < 1e-3
 
 
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.slow
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")
 
 
-def patches(grid):
-    """The reshape that pytorch-grad-cam needs for tokens with one class token."""
-    return lambda tokens: tokens[:, 1:].reshape(len(tokens), *grid, -1).permute(0, 3, 1, 2)
+def patches(grid, prefix=1):
+    """The reshape that pytorch-grad-cam needs for tokens behind ``prefix`` that stand for no place."""
+    return lambda tokens: tokens[:, prefix:].reshape(len(tokens), *grid, -1).permute(0, 3, 1, 2)
 
 
 SIZE, LABELS = 64, 4
@@ -29,6 +29,10 @@ FAMILIES = {
     "densenet121": ({}, lambda n: n.features.norm5, None),
     "vit_tiny_patch16_224": ({}, lambda n: n.blocks[-1].norm1, patches((4, 4))),
     "swin_tiny_patch4_window7_224": ({}, lambda n: n.norm, lambda maps: maps.permute(0, 3, 1, 2)),
+    "vit_small_patch16_dinov3": ({}, lambda n: n.blocks[-1].norm1, patches((4, 4), 5)),
+    "xcit_nano_12_p16_224": ({}, lambda n: n.blocks[-1], patches((4, 4), 0)),
+    "volo_d1_224": ({}, lambda n: n.network[-1], lambda maps: maps.permute(0, 3, 1, 2)),
+    "mixer_s32_224": ({}, lambda n: n.norm, patches((2, 2), 0)),
     "lesion_cnn_deep": ({}, lambda n: n.features, None),
     "lesion_net": ({"backbone": "resnet18", "head": ["drop 0.3", 32, "relu", "out"]}, lambda n: n.backbone.layer4, None),
 }

@@ -15,9 +15,11 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError, ImageError
+from lesion_hub.evaluation.predictions import Predictions
 from lesion_hub.hub.format import write_model
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.members import Combination, Member
+from lesion_hub.models import LesionClassifier
 from tests.inference.networks import classifier, ensemble, picture
 
 
@@ -64,6 +66,16 @@ def test_malignancy_is_the_malignant_labels_mass_and_meets_the_operating_points(
     expected = sum(prediction.probabilities[label] for label in ("mel", "bcc", "akiec"))
     assert prediction.malignancy == pytest.approx(expected)
     assert prediction.decisions == {"low": True, "high": False}
+
+
+def test_the_mass_of_a_label_that_abstains_is_shared_out_as_evaluation_does(photo):
+    torch.manual_seed(0)
+    model = Predictor.of(LesionClassifier.create("lesion_cnn_shallow", "isic9", image_size=32))
+    prediction = model.predict(photo)
+    row = np.array([list(prediction.probabilities.values())])
+    expected = Predictions(row, np.zeros(1, dtype=np.int64), model.space).malignancy().scores[0]
+    assert prediction.malignancy == pytest.approx(expected, abs=1e-12)
+    assert prediction.malignancy > row[0, [0, 2, 3, 7]].sum() + 0.01
 
 
 def test_a_space_without_malignancy_says_none(photo):
@@ -271,3 +283,29 @@ def test_the_maps_of_a_case_are_about_the_cases_label_not_the_first_images():
     case = model.predict_case([images[odd], *usual], explain="gradcam")
     assert case.label == labels[0] != case.images[0].label
     assert [image.explanation.label for image in case.images] == [case.label] * (1 + len(usual))
+
+
+def test_open_files_are_images_alone_and_in_a_list():
+    content = io.BytesIO()
+    picture().save(content, "PNG")
+    model = Predictor.of(classifier())
+    expected = model.predict(content.getvalue()).probabilities
+    assert model.predict(content).probabilities == expected
+    for one in model.predict([content, content]):
+        assert one.probabilities == pytest.approx(expected, abs=1e-6)
+    assert model.predict_case([content]).probabilities == expected
+    assert model.predict(content, explain="gradcam").heat.shape == (48, 64)
+    assert next(model.stream(content)).probabilities == expected
+    assert model.embed(content).ndim == 1
+
+
+@pytest.mark.parametrize("given", [None, 5, [None], "https://example.org/mole.jpg"])
+def test_what_is_no_image_is_one_line(given):
+    for ask in (
+        Predictor.of(classifier()).predict,
+        Predictor.of(classifier()).embed,
+        lambda images: list(Predictor.of(classifier()).stream(images)),
+    ):
+        with pytest.raises(ImageError) as caught:
+            ask(given)
+        assert "\n" not in str(caught.value)

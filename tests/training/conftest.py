@@ -14,7 +14,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from lesion_hub.data import read
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
+from lesion_hub.data.write_shards import write_shards
 from lesion_hub.taxonomy import label_space
 from lesion_hub.training import finish
 from lesion_hub.training.data import Part
@@ -39,6 +41,10 @@ TINY = (
 )
 
 
+# The same on a stream, whose buffer is smaller than a shard.
+STREAMED = ("data.streaming=true", "data.shuffle_buffer=7", "sampler.kind=natural")
+
+
 @pytest.fixture(scope="session")
 def sample_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The root of a balanced synthetic set of a label space; each is drawn once."""
@@ -51,6 +57,14 @@ def sample_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return drawn[space]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def shards(sample_set: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ham7 samples as tar shards of nine images."""
+    folder = tmp_path_factory.mktemp("shards") / "ham7"
+    write_shards(read(sample_set("ham7")), folder, format="webdataset", shard_size=9)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from statistics import mean, stdev
 
 import pandas as pd
@@ -11,6 +15,8 @@ from lesion_hub.training.cross_validate import CROSS_VALIDATION_NAME
 from lesion_hub.training.launch import LaunchOptions
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 QUICK = (
     "model.image_size=32",
@@ -25,18 +31,19 @@ def arguments(options: LaunchOptions) -> list[str]:
     return ["--recipe", "demo", "--folds", "3", *places, "--set", *QUICK]
 
 
+@pytest.mark.timeout(600)
 def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
     options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], brief: None
 ) -> None:
     train, trained = run.train_recipe, []
 
-    def second_fold_dies(recipe, place):  # type: ignore[no-untyped-def]
+    def second_fold_dies(recipe, place, after_epoch):  # type: ignore[no-untyped-def]
         trained.append(recipe.name)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train(recipe, place)
+        return train(recipe, place, after_epoch)
 
-    monkeypatch.setattr(cross_validate, "train_recipe", second_fold_dies)
+    monkeypatch.setattr(run, "train_recipe", second_fold_dies)
     with pytest.raises(KeyboardInterrupt):
         cross_validate.main(arguments(options))
     first = (options.out / "fold-0-of-3" / "model.safetensors").stat().st_mtime_ns
@@ -53,6 +60,17 @@ def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
     )
     assert result["pooled"]["accuracy"] == pytest.approx((pooled["label"] == pooled["predicted"]).mean())
     assert "mean ± sd" in capsys.readouterr().out
+
+    # Two workers: the same predictions, byte for byte, and no fold is trained twice.
+    shared = options.model_copy(update={"out": options.out.with_name("shared")})
+    command = [sys.executable, "training/cross_validate.py", *arguments(shared), "--workers", "2", "--cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert (shared.out / "predictions.parquet").read_bytes() == (options.out / "predictions.parquet").read_bytes()
+    said = done.stdout + (shared.out / "workers" / "2.log").read_text()
+    assert [said.count(f"model folder: {shared.out}/fold-{fold}-of-3") for fold in range(3)] == [1, 1, 1]
+    assert "Traceback" not in said
 
 
 def test_an_ensemble_has_no_folds(options: LaunchOptions, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,26 +1,35 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from huggingface_hub import create_repo, upload_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion_hub.data import read
 from lesion_hub.data.draw import load_draw
 from lesion_hub.data.duplicates import Duplicates
-from lesion_hub.data.schema import image_paths
+from lesion_hub.data.schema import COLUMNS, image_paths
 from lesion_hub.data.splits import SplitImages
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
+from lesion_hub.data.write_shards import write_shards
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import label_space
+from lesion_hub.training import data
 from lesion_hub.training.data import RunData, read_run_data, split_for_recipe
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import PartitionOptions, Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.run_folder import RunFolder
+from tests.hub_server import HubServer
+from tests.training.conftest import STREAMED
 
 Read = Callable[..., RunData]
 
@@ -102,11 +111,76 @@ def test_near_duplicates_stay_on_one_side(run_data: Read, options: LaunchOptions
     assert len(set(units.values())) < len(set(found.dataset["group"][:]))
 
 
+def test_an_image_that_cannot_be_read_is_left_out_where_that_is_allowed(
+    run_data: Read, options: LaunchOptions, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    write_sample_set(root, SampleSpec(space="ham7", count=70, size=48, balanced=True, seed=3))
+    broken = sorted(root.rglob("ISIC_*.jpg"))[5]
+    broken.write_bytes(b"no image")
+    place = options.model_copy(update={"data": root, "cache": tmp_path / "cache" / "images"})
+    kept = run_data(place, "data.train={folder: set, allow_missing: true}")
+    assert not any(broken.stem in ids(kept, name) for name in kept.parts)
+    assert sum(len(part) for part in kept.parts.values()) == 69 and broken.stem in kept.manifest.ids
+    again = run_data(place, "data.train={folder: set, allow_missing: true}")
+    assert {name: part.ids for name, part in again.parts.items()} == {name: part.ids for name, part in kept.parts.items()}
+    whole = run_data(place.model_copy(update={"out": tmp_path / "other"}))
+    assert sum(len(part) for part in whole.parts.values()) == 70
+
+
 def test_an_official_split_is_taken(run_data: Read, options: LaunchOptions, sample_set: Callable[[str], Path]) -> None:
     binary = options.model_copy(update={"data": sample_set("binary")})
     found = run_data(binary, recipe="melanoma10k_resnet34")
     folders = {name: {Path(path).parts[-3] for path in image_paths(part.dataset)} for name, part in found.parts.items()}
     assert folders == {"train": {"train"}, "validation": {"val"}, "test": {"test"}}
+
+
+# ------------------------------------------------------------------------------------------------ streams
+
+
+def test_a_stream_is_split_as_its_images_would_be(run_data: Read, options: LaunchOptions, shards: Path, tmp_path: Path) -> None:
+    streamed = options.model_copy(update={"data": shards, "out": tmp_path / "streamed"})
+    found, whole = run_data(streamed, *STREAMED, "data.split.near_duplicates=true"), run_data(options)
+    assert found.manifest.part_of == whole.manifest.part_of
+    assert found.parts["train"].class_counts.tolist() == whole.parts["train"].class_counts.tolist()
+    assert "near duplicate" not in found.manifest.method
+    assert found.manifest.warnings[-1] == "near duplicates were not looked for, for the images were streamed"
+
+
+def test_a_stream_is_indexed_once_and_must_stay_as_it_was(
+    run_data: Read, options: LaunchOptions, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
+    streamed = options.model_copy(update={"data": copy})
+    first = run_data(streamed, *STREAMED)
+    with monkeypatch.context() as patched:
+        patched.setattr(data, "read_index", lambda *_: pytest.fail("read again"))
+        assert run_data(streamed, *STREAMED).parts["train"].ids == first.parts["train"].ids
+    os.utime(copy / "train-00001-of-00008.tar")
+    with pytest.raises(DataError, match=r"train-00001-of-00008\.tar: the shard has changed since this run began"):
+        run_data(streamed, *STREAMED)
+
+
+def test_a_stream_without_groups_says_that_it_is_split_by_image(
+    run_data: Read, options: LaunchOptions, sample_set: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = read(sample_set("ham7"))
+    alone = whole.dataset.remove_columns("group").add_column("group", list(whole.dataset["image_id"]))
+    write_shards(replace(whole, dataset=alone.select_columns(list(COLUMNS))), tmp_path / "alone")
+    found = run_data(options.model_copy(update={"data": tmp_path / "alone"}), *STREAMED)
+    assert ", by image" in found.manifest.method and "grouped" not in found.manifest.method
+    assert "no column named lesions or patients" in found.manifest.warnings[-1]
+    assert "no column names lesions or patients; the split is by image" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_data_set_on_the_hub_is_the_root(run_data: Read, options: LaunchOptions, shards: Path, hub: HubServer) -> None:
+    create_repo("user/skin", repo_type="dataset", exist_ok=True)
+    commit = upload_folder(repo_id="user/skin", folder_path=shards, repo_type="dataset").oid
+    found = run_data(options.model_copy(update={"data": Path(f"hub:user/skin@{commit}")}), *STREAMED)
+    (source,) = found.sources
+    assert (source.name, source.revision, source.images) == ("synthetic lesions", commit, 71)
+    assert image_paths(found.dataset)[0].startswith(f"shard:hf://datasets/user/skin@{commit}/train-00000-of-00008.tar#")
 
 
 # ------------------------------------------------------------------------------------------------ splits

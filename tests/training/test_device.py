@@ -45,7 +45,7 @@ def test_a_step_stays_a_step(tiny: Recipe, cpu_accelerator: Accelerator, monkeyp
     fitting = with_fitting_batch(tiny, classifier, cpu_accelerator)
     assert (fitting.batch_size, fitting.accumulation) == (8, 2)
     assert all(torch.equal(value, before[name]) for name, value in classifier.network.state_dict().items())
-    monkeypatch.setattr(device, "_try_step", hungry_above(2, []))
+    monkeypatch.setattr(device, "try_step", hungry_above(2, []))
     fitting = with_fitting_batch(tiny, classifier, cpu_accelerator)
     assert (fitting.batch_size, fitting.accumulation) == (2, 8)
 
@@ -53,12 +53,12 @@ def test_a_step_stays_a_step(tiny: Recipe, cpu_accelerator: Accelerator, monkeyp
 def test_the_batch_that_was_found_is_kept_for_resuming(
     tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "_try_step", hungry_above(4, []))
+    monkeypatch.setattr(device, "try_step", hungry_above(4, []))
     monkeypatch.setattr("lesion_hub.training.run.finish", lambda *_: None)
     monkeypatch.setattr("lesion_hub.training.reporting.Report.summary", lambda *_: None)
     place = options.model_copy(update={"find_batch_size": True})
     short = tiny.model_copy(update={"epochs": 1, "phases": tiny.phases[1:]})
     train_recipe(short, place)
     assert "batch_size: 4\naccumulation: 4\n" in (place.out / "recipe.yaml").read_text()
-    monkeypatch.setattr(device, "_try_step", lambda *_: pytest.fail("searched again"))
+    monkeypatch.setattr(device, "try_step", lambda *_: pytest.fail("searched again"))
     train_recipe(short, place)

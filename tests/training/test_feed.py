@@ -8,8 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesion_hub.data.cache import CacheSpec, ImageStream
+from lesion_hub.data.cache import CacheSpec, ImageStream, ShardStream
+from lesion_hub.data.scan import image_sources
+from lesion_hub.data.shards import ShardedImages
+from lesion_hub.data.sources.rows import ReadOptions
+from lesion_hub.data.sources.sharded import read_index
 from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.taxonomy import label_space
 from lesion_hub.training.data import Part
 from lesion_hub.training.feed import (
     EpochPlan,
@@ -21,6 +26,7 @@ from lesion_hub.training.feed import (
     epoch_order,
     natural_order,
     open_pixels,
+    streamed_order,
     usual_aspect,
     weighted_order,
 )
@@ -87,6 +93,23 @@ def test_a_batch_carries_what_belongs_together(part: Part, tmp_path: Path) -> No
     assert sorted(seen) == list(range(13)) and feed.steps_per_epoch == 4
 
 
+def test_images_in_shards_are_the_same_pixels(tmp_path: Path, shards: Path) -> None:
+    index = read_index(str(shards), ReadOptions()).dataset
+    images = image_sources(index)
+    assert isinstance(images, ShardedImages)
+    rows, device = np.arange(len(index)), torch.device("cpu")
+    part = Part("train", images, rows, tuple(index["image_id"]), tuple(index["group"]), label_space("ham7"))
+    pixels = open_pixels(part, CacheSpec(24, 32), tmp_path / "none", device)
+    assert isinstance(pixels.reader, ShardStream) and not (tmp_path / "none").exists()
+    whole = ImageStream([image["bytes"] for image in images], CacheSpec(24, 32))
+    order = streamed_order(images.shards, 7, seed=0, epoch=0)
+    asked = [order[:10], order[10:11], order[11:40], order[:2], np.empty(0, np.int64)]
+    for one, other in zip(pixels.batches(asked), whole.batches(asked), strict=True):
+        assert (one.numpy() == other).all()
+    assert (pixels.stretch(order[:40]) == whole.spec.stretch(whole.sizes[order[:40]])).all()
+    assert usual_aspect(images) == pytest.approx(1.0)
+
+
 def test_the_cache_takes_the_aspect_of_the_images(part: Part) -> None:
     assert usual_aspect(part.images) == pytest.approx(32 / 24)
 
@@ -102,6 +125,36 @@ SPLITS = st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 5), st.
 
 def _parts(order, batch_size, world, **options):
     return [list(batches(order, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 12), st.integers(1, 4), st.integers(0, 9))
+def test_a_streamed_epoch_is_a_walk_with_a_buffer(sizes, buffer, world, seed):
+    """Every process has a stretch of the shards to itself, and no image is shown before a walk with its buffer reaches it."""
+    shards = np.repeat(np.arange(len(sizes)), sizes)
+    order = streamed_order(shards, buffer, seed, 0, world=world)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(shards)))
+    np.testing.assert_array_equal(order, streamed_order(shards, buffer, seed, 0, world=world))
+    visited = []
+    for rank in range(world):
+        own = order[rank::world]
+        stretch = [row for shard in dict.fromkeys(shards[own]) for row in np.sort(own[shards[own] == shard])]
+        in_turn = sorted(range(len(own)), key=lambda place: (_turn(order, shards, seed, own[place]), own[place]))
+        for place_in_walk, place in enumerate(in_turn):
+            assert place >= place_in_walk - buffer + 1
+        assert sorted(stretch) == sorted(own.tolist())
+        visited.append({int(shard) for shard in shards[own]})
+    assert sum(len(own) for own in visited) <= len(sizes) + world - 1
+
+
+def _turn(order, shards, seed, row):
+    """The turn of a row's shard in the epoch's walk."""
+    turns = np.random.default_rng((seed, 0)).permutation(np.unique(shards)).tolist()
+    return turns.index(shards[row])
+
+
+def test_a_streamed_order_differs_between_epochs():
+    shards = np.repeat(np.arange(10), 10)
+    assert not np.array_equal(streamed_order(shards, 5, 0, 0), streamed_order(shards, 5, 0, 1))
 
 
 @given(images=st.integers(1, 80), seed=st.integers(0, 9), epoch=st.integers(0, 9))

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.errors import ConfigError, DataError, LesionHubError, StoreError
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.hub.store import list_versions
-from lesion_hub.training import checkpoints, loop, run
+from lesion_hub.training import checkpoints, data, launch, loop, run, train
 from lesion_hub.training.device import OutOfMemory
-from lesion_hub.training.finish import check_publication, publish_run
+from lesion_hub.training.finish import check_publication, covered, publish_run
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.losses import SoftTargetLoss
@@ -23,6 +30,7 @@ from lesion_hub.training.recipe_files import dump_recipe, load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run import train_recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
+from tests.training.conftest import STREAMED, TINY
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +77,6 @@ def cut_power_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory, sample_set: Callable[[str], Path], cache: Path) -> LaunchOptions:
     """A run of the tiny recipe that nothing interrupted."""
-    from tests.training.conftest import TINY
-
     made = LaunchOptions(data=sample_set("ham7"), out=tmp_path_factory.mktemp("whole") / "run", cache=cache)
     recipe = load_recipe("demo", TINY)
     assert isinstance(recipe, Recipe)
@@ -97,6 +103,46 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
     resumed, straight = last_state(options.out), last_state(whole_run.out)
     assert resumed.keys() == straight.keys()
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_a_streamed_run_that_died_goes_on_as_if_it_had_not(
+    options: LaunchOptions, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the middle of an epoch, at the very next image: no shuffle buffer is filled anew."""
+    recipe = load_recipe("demo", [*TINY, *STREAMED])
+    assert isinstance(recipe, Recipe)
+    whole, died = (options.model_copy(update={"data": shards, "out": tmp_path / name}) for name in ("whole", "died"))
+    train_recipe(recipe, whole)
+    for death in (2, 4):
+        with monkeypatch.context() as patched:
+            cut_power_after(patched, death)
+            with pytest.raises(PowerCut):
+                train_recipe(recipe, died)
+    train_recipe(recipe, died)
+    assert same_weights(died.out, whole.out)
+
+
+def test_a_stream_that_breaks_ends_the_run_in_one_line(
+    options: LaunchOptions, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
+    # As on the Hub, where a shard is not looked at before it is read.
+    monkeypatch.setattr(data, "shard_state", lambda url: None)
+    places = ["--recipe", "demo", "--data", str(copy), "--out", str(options.out), "--cpu", "--set", *TINY, *STREAMED]
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 4)
+        with pytest.raises(PowerCut):
+            train.main(places)
+    monkeypatch.setattr(data, "_load_index", partial(_truncating, data._load_index, copy / "train-00003-of-00008.tar"))
+    capsys.readouterr()
+    assert train.main(places) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"error: {copy}/train-00003-of-00008.tar: reading it failed") and "Traceback" not in str(said)
+
+
+def _truncating(load: Callable[[Path], object], shard: Path, file: Path) -> object:
+    shard.write_bytes(shard.read_bytes()[:2000])
+    return load(file)
 
 
 @pytest.fixture
@@ -281,3 +327,161 @@ def test_a_run_is_published_as_it_is(whole_run: LaunchOptions, tmp_path: Path, m
     publish_run(whole_run.out, publication)
     assert list_versions("tiny") == ["v1.0.0"]
     assert not list((tmp_path / "tiny").rglob("checkpoints"))
+
+
+# ------------------------------------------------------------------------------------------------ more epochs
+
+
+def longer(recipe: Recipe, epochs: int, **changes: object) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump(mode="json") | {"epochs": epochs, **changes})
+
+
+def test_more_epochs_go_on_with_a_finished_run(
+    tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rates are those of the longer run, stated in one line and in the log; resuming within the rest is exact."""
+    straight = options.model_copy(update={"out": options.out.parent / "straight"})
+    for place in (options, straight):
+        train_recipe(longer(tiny, 2), place)
+    capsys.readouterr()
+    train_recipe(longer(tiny, 4), straight)
+    line = "going on after epoch 2: epochs 3 to 4 take the learning rates that a run of 4 has there (one_cycle)"
+    assert line in capsys.readouterr().out.splitlines()
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 8)
+        with pytest.raises(PowerCut):
+            train_recipe(longer(tiny, 4), options)
+    train_recipe(longer(tiny, 4), options)
+    assert same_weights(options.out, straight.out)
+    resumed, whole = last_state(options.out), last_state(straight.out)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    log = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
+    assert [(record["epoch"], record["of"]) for record in log] == [(1, 2), (2, 2), (3, 4), (4, 4)]
+    assert covered(longer(tiny, 4), log) == {
+        "epochs": 4,
+        "schedules": [{"first": 1, "last": 2, "of": 2}, {"first": 3, "last": 4, "of": 4}],
+    }
+    as_planned = options.model_copy(update={"out": options.out.parent / "planned"})
+    train_recipe(longer(tiny, 4), as_planned)
+    rates = [json.loads(line)["lr"] for line in (as_planned.out / "log.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in log][2:] == rates[2:]
+
+
+def test_fewer_epochs_than_are_done_and_other_changes_are_refused(
+    tiny: Recipe, whole_run: LaunchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="3 epochs are done and epochs is 2; give at least as many"):
+        train_recipe(longer(tiny, 2), whole_run)
+    with pytest.raises(ConfigError, match=r"seed 0 there, 7 now\); only epochs may change"):
+        train_recipe(longer(tiny, 9, seed=7), whole_run)
+    assert (whole_run.out / "README.md").is_file() and (whole_run.out / "recipe.yaml").read_text() == dump_recipe(tiny)
+
+
+def test_a_run_that_cannot_go_on_keeps_its_model(tiny: Recipe, whole_run: LaunchOptions, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        train_recipe(longer(tiny, 9), whole_run.model_copy(update={"data": tmp_path / "gone"}))
+    assert (whole_run.out / "README.md").is_file() and (whole_run.out / "recipe.yaml").read_text() == dump_recipe(tiny)
+
+
+# ------------------------------------------------------------------------------------------------ starts that failed
+
+
+def test_a_start_that_failed_leaves_its_folder_to_another_recipe(
+    tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = longer(tiny, 1, model=tiny.model.model_dump() | {"pretrained": "missing.safetensors"})
+    with pytest.raises(LesionHubError, match=r"missing\.safetensors"):
+        train_recipe(missing, options)
+    assert not options.out.exists()
+    with monkeypatch.context() as patched:
+        cut_power_after(patched, 1)
+        with pytest.raises(PowerCut):
+            train_recipe(longer(tiny, 1, seed=5), options)
+    assert not options.out.exists()
+    options.out.mkdir()
+    (options.out / "notes.txt").write_text("mine")
+    with pytest.raises(LesionHubError, match=r"missing\.safetensors"):
+        train_recipe(missing, options)
+    assert [path.name for path in options.out.iterdir()] == ["notes.txt"]
+    train_recipe(longer(tiny, 1), options)
+    with pytest.raises(ConfigError, match="another recipe"):
+        train_recipe(longer(tiny, 1, seed=5), options)
+    assert (options.out / "recipe.yaml").is_file(), "a refused start takes nothing away"
+
+
+# ------------------------------------------------------------------------------------------------ trackers
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in ("phase", "of")} for record in records]
+
+
+def test_tensorboard_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptions) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
+    train_recipe(tiny, options.model_copy(update={"track": "tensorboard"}))
+    read = events.EventAccumulator(str(options.out / "lesion-hub")).Reload()
+    log = logged(options.out)
+    assert set(read.Tags()["scalars"]) == set(log[0])
+    for name in log[0]:
+        found = [(event.step, event.value) for event in read.Scalars(name)]
+        assert found == [(step, pytest.approx(record[name], rel=1e-6)) for step, record in enumerate(log, start=1)]
+
+
+def test_wandb_offline_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train_recipe(longer(tiny, 1), options.model_copy(update={"track": "wandb"}))
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    (file,) = options.out.glob("wandb/offline-run-*/*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(file))
+    items: dict[str, float] = {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        items |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+    assert wandb.run is None, "the run is closed"
+    assert {key: items[key] for key in logged(options.out)[0]} == logged(options.out)[0]
+
+
+def test_trackio_holds_what_the_log_holds(tiny: Recipe, options: LaunchOptions, tmp_path: Path) -> None:
+    """In a process of its own: trackio reads where its runs are kept when it is imported."""
+    pytest.importorskip("trackio", reason="needs trackio")
+    code = (
+        "import json, sys\n"
+        "from lesion_hub.training.train import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "import trackio\n"
+        "run = trackio.Api().runs('lesion-hub')[0]\n"
+        "from trackio.sqlite_storage import SQLiteStorage\n"
+        "print('LOGS', json.dumps(SQLiteStorage.get_logs('lesion-hub', run.name)))\n"
+    )
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(dump_recipe(longer(tiny, 1)))
+    places = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache), "--cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--recipe", str(recipe), *places, "--track", "trackio"],
+        env={**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("LOGS ")]
+    (held,) = json.loads(line.removeprefix("LOGS "))
+    assert {key: held[key] for key in logged(options.out)[0]} == logged(options.out)[0]
+
+
+def test_a_tracker_that_cannot_start_is_one_line(tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no key\nlog in first")
+
+    monkeypatch.setitem(launch.TRACKER_INSTALLED, "wandb", lambda: True)
+    monkeypatch.setattr(Accelerator, "init_trackers", broken)
+    with pytest.raises(ConfigError, match=r"--track wandb: cannot start \(no key log in first\); set it up, or drop --track"):
+        train_recipe(tiny, options.model_copy(update={"track": "wandb"}))
+    assert not options.out.exists()

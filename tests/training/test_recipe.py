@@ -130,6 +130,8 @@ def test_a_broken_file_is_one_line(text: str, line: str, tmp_path: Path) -> None
         ("data.split={validation: 0.6, test: 0.4}", "leave nothing to train on"),
         ("data.split.validation=0", "every run needs one to choose by"),
         ("data.split.kind=manifest", "split.manifest and split.kind: manifest go together"),
+        ("data.shuffle_buffer=9", "shuffle_buffer belongs to streaming: true; drop it, or set that"),
+        ("data={streaming: true, draw: {per_class: 9}}", "draw picks single images, which a stream cannot give"),
         ("phases=[{train: head}, {train: all}]", "every phase but the last needs its number of epochs"),
         ("phases=[{train: all, epochs: 3}]", "the last phase takes the epochs that are left"),
         ("epochs", "write key=value"),
@@ -189,6 +191,14 @@ def test_keys_that_are_not_set_do_not_change_a_recipe(name: str, fingerprint: st
     assert recipe.loss.options == {} and "options" not in recipe.model_dump()["loss"]
 
 
+def test_a_stream_takes_images_as_they_come() -> None:
+    with pytest.raises(ConfigError, match="sampler weighted picks single images, which a stream cannot give"):
+        load_recipe("demo", ["data.streaming=true"])
+    recipe = load_recipe("demo", ["data.streaming=true", "sampler.kind=natural"])
+    assert isinstance(recipe, Recipe) and recipe.model_dump()["data"]["shuffle_buffer"] == 1000
+    assert recipe_from(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+
+
 def test_components_of_ones_own_are_part_of_a_recipe() -> None:
     own = "tests.training.own_components"
     recipe = load_recipe(
@@ -203,3 +213,28 @@ def test_the_first_difference_is_named_by_its_dotted_key() -> None:
     there, now = (load_recipe("demo", [f"optimiser.lr={lr}"]).model_dump(mode="json") for lr in (0.1, 0.2))
     assert first_difference(there, now) == "optimiser.lr 0.1 there, 0.2 now"
     assert first_difference(there, there) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimiser.lr=0.1", "optimiser is for training step by step, and a probe is solved; drop optimiser, or probe"),
+        ("ema.decay=0.9", "ema is for training step by step"),
+        (
+            "loss.name=focal",
+            "a probe is solved with a convex loss (cross_entropy, weighted_cross_entropy, logit_adjusted, bce)",
+        ),
+        ("probe.strengths=[0.1, 1.0]", "sort them, the strongest first"),
+        ("probe.strength=1.0", "unknown key 'probe.strength'; did you mean 'strengths'?"),
+    ],
+)
+def test_a_probe_takes_what_applies_to_it(override: str, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("probe", [override])
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_recipe_dumps_what_applies() -> None:
+    assert "probe" not in load_recipe("demo").model_dump() and "optimiser" in load_recipe("demo").model_dump()
+    probe = load_recipe("probe").model_dump()
+    assert probe["probe"]["strengths"][0] == 1.0 and not {"optimiser", "schedule", "phases", "ema"} & set(probe)

@@ -14,10 +14,13 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from lesion_hub.hub.layout import METRICS_NAME
+from lesion_hub.training import run
+from lesion_hub.training.feed import streamed_order
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.run import train_recipe
+from tests.training.conftest import STREAMED
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +97,23 @@ def test_two_killed_processes_end_in_the_same_bytes(two_processes: LaunchOptions
     assert not (options.out / "README.md").exists()
     finish(launch(options, "batch_size=4"), options)
     assert (options.out / "model.safetensors").read_bytes() == (two_processes.out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_stream_what_one_order_says(
+    options: LaunchOptions, shards: Path, tmp_path: Path, brief: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each its own stretch of the shards; one process that shows the same order, twice the batch, learns the same."""
+    two, one = (options.model_copy(update={"data": shards, "out": tmp_path / name, "cpu": True}) for name in ("two", "one"))
+    finish(launch(two, "batch_size=4", "epochs=2", *STREAMED), two)
+    recipe = load_recipe("demo", [*PLAIN, "batch_size=8", "epochs=2", *STREAMED])
+    assert isinstance(recipe, Recipe)
+    monkeypatch.setattr(run, "streamed_order", lambda *given, world: streamed_order(*given, world=2))
+    train_recipe(recipe, one)
+    for first, second in zip(records(one), records(two), strict=True):
+        for name in ("train_loss", "validation_loss"):
+            assert first[name] == pytest.approx(second[name], abs=1e-4)
+        assert first["train_accuracy"] == second["train_accuracy"]
 
 
 @pytest.mark.parametrize(("name", "processes", "machines"), [("one_gpu", 1, 1), ("eight_gpus", 8, 1), ("two_nodes", 16, 2)])

@@ -14,6 +14,7 @@ from lesion_hub.data.splits import IdPair, Leaks
 
 # A source-only AUROC above this is more than chance gives in a small set.
 CONFOUNDED = 0.65
+LEAVE_OUT = "mend or remove what is broken, or leave it out of training by allow_missing: true in the recipe (data.train)"
 _QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -64,7 +65,8 @@ class AuditReport:
     ``counts`` maps split, sex, site and source to {value: images}; ``ages`` holds the known ages; ``unreadable`` and
     ``odd`` map ids to what is wrong; ``leaks`` is None when there is no split to judge. ``columns`` maps each measure
     (sharpness, brightness, contrast and skin share as `lesion_hub.data.quality` has them; width, height) to one value per
-    readable image (M,); ``blurred`` are the least sharp images.
+    readable image (M,); ``blurred`` are the least sharp images. ``reading`` are lines on what was left out in reading the
+    set, and on columns that could be read.
     """
 
     place: str
@@ -86,6 +88,7 @@ class AuditReport:
     columns: Mapping[str, NDArray[np.floating]] = field(repr=False)
     blurred: tuple[str, ...]
     source_only: SourceOnly | None
+    reading: tuple[str, ...] = ()
 
     @property
     def quality(self) -> dict[str, dict[str, float]]:
@@ -114,16 +117,29 @@ class AuditReport:
         """One line per finding to look into that is no failure."""
         lines = []
         if self.unreadable:
-            lines.append(f"{len(self.unreadable):,} images cannot be read (first: {next(iter(self.unreadable.values()))})")
+            first = next(iter(self.unreadable.values()))
+            lines.append(f"{self._unreadable_images} (first: {first}); {LEAVE_OUT}")
         if self.conflicts:
-            first = self.conflicts[0]
-            lines.append(f"{len(self.conflicts):,} label conflicts (first: {first.what} is {' and '.join(first.labels)})")
+            conflict = self.conflicts[0]
+            lines.append(f"{len(self.conflicts):,} label conflicts (first: {conflict.what} is {' and '.join(conflict.labels)})")
         if self.near_across_groups:
             a, b = self.near_across_groups[0]
             lines.append(f"{len(self.near_across_groups):,} near duplicates in different groups (first: {a} and {b})")
         if self.source_only is not None and self.source_only.auroc > CONFOUNDED:
             lines.append(f"the label is guessed without looking at the lesion: source-only AUROC {self.source_only.auroc:.3f}")
-        return tuple(lines)
+        return (*lines, *self.reading)
+
+    @property
+    def _unreadable_images(self) -> str:
+        count = len(self.unreadable)
+        return f"{count:,} {'image' if count == 1 else 'images'} cannot be read"
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether a score on this data can be believed, and what stops a training run."""
+        if not self.ok:
+            return "FAILED: " + "; ".join(self.failures)
+        return f"ok, but {self._unreadable_images}: {LEAVE_OUT}" if self.unreadable else "ok"
 
     @property
     def ok(self) -> bool:
@@ -141,6 +157,7 @@ class AuditReport:
         baseline = self.source_only
         return {
             "ok": self.ok,
+            "verdict": self.verdict,
             "failures": list(self.failures),
             "warnings": list(self.warnings),
             "place": self.place,
@@ -177,7 +194,7 @@ class AuditReport:
             ("label conflicts", f"{len(self.conflicts):,}"),
             ("unreadable images", f"{len(self.unreadable):,}"),
             ("odd files", f"{len(self.odd):,}"),
-            ("verdict", "ok" if self.ok else "FAILED: " + "; ".join(self.failures)),
+            ("verdict", self.verdict),
         )
         tables = [Table(f"Audit of {self.place}", ("what", "found"), summary)]
         counted = {"class": self.classes, **{name: values for name, values in self.counts.items() if len(values) > 1}}

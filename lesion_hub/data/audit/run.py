@@ -86,6 +86,7 @@ def audit(
         },
         blurred=tuple(ids[row] for row in by_sharpness[:_BLURRED_SHOWN]),
         source_only=_baseline(images, dataset, findings, duplicates, workers),
+        reading=(*(f"left out: {problem}" for problem in result.report.problems), *map(str, result.report.proposals)),
     )
 
 

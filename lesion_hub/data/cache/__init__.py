@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lesion_hub.data.cache.build import build_cache, cache_dataset, cache_or_stream, plan_access
 from lesion_hub.data.cache.reading import ImageCache, ImageReader, ImageStream, open_cache
+from lesion_hub.data.cache.sharded import ShardStream
 from lesion_hub.data.cache.spec import CacheSpec
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ImageCache",
     "ImageReader",
     "ImageStream",
+    "ShardStream",
     "build_cache",
     "cache_dataset",
     "cache_or_stream",

@@ -119,7 +119,7 @@ def _identities(sources: Sequence[ImageSource], identify: str) -> list[tuple[str
             raise DataError(f"a {type(source).__name__} cannot be cached; give paths or encoded images")
         path = Path(source).absolute()
         try:
-            if identify == "content":
+            if identify == "content" and path.is_file():
                 return path, sha256_of(path)
             status = path.stat()
         except (OSError, ValueError):

@@ -296,9 +296,9 @@ class ImageStream(ImageReader):
         for _ in self._pool.map(self._decode, out, indices.tolist()):
             pass
 
-    def _decode(self, out: NDArray[np.uint8], index: int) -> None:
+    def _decode(self, out: NDArray[np.uint8], index: int, source: ImageSource | None = None) -> None:
         try:
-            self._sizes[index] = decode_into(out, self._paths[index], self.spec, self.ids[index])
+            self._sizes[index] = decode_into(out, source or self._paths[index], self.spec, self.ids[index])
         except ImageError as error:
             if self.on_error == "fail":
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lesion_hub.data.schema import COLUMNS, OLDEST_AGE, features
-from lesion_hub.data.sources.rows import PART_NAMES_IN_SOURCES, Inventory, ReadOptions, Rows, take_inventory
+from lesion_hub.data.schema import COLUMNS, features
+from lesion_hub.data.sources.proposals import Proposal, propose
+from lesion_hub.data.sources.rows import PART_NAMES_IN_SOURCES, Inventory, ReadOptions, Rows, age_years, take_inventory
 from lesion_hub.errors import DataError
-from lesion_hub.taxonomy import ABSTAIN, DIAGNOSES, LabelSpace, canonical_sex, canonical_site, space_from_names
+from lesion_hub.taxonomy import ABSTAIN, DIAGNOSES, LabelSpace, canonical_sex, canonical_site, resolve, space_from_names
 
 if TYPE_CHECKING:
     from lesion_hub.data.schema import AnyDataset
@@ -31,6 +32,8 @@ _EXAMPLES = 5
 # Kind of finding -> how a line counts one and how it counts more. The order is that of the error line.
 _PROBLEMS = {
     "missing_images": ("row without an image", "rows without an image"),
+    "unclear_images": ("row whose image may be one of several files", "rows whose image may be one of several files"),
+    "misnamed_images": ("image whose file name is not UTF-8", "images whose file names are not UTF-8"),
     "images_without_row": ("image without a row", "images without a row"),
     "unknown_labels": ("row with an unknown label", "rows with an unknown label"),
     "duplicate_ids": ("row that repeats an image id", "rows that repeat an image id"),
@@ -67,10 +70,28 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class LabelWord:
+    """A label as the source writes it, and what it was read as.
+
+    ``label`` is its label in the space that was read into, ``diagnosis`` its code in the table of diagnoses; None where there
+    is none. ``malignant`` follows the space, or else the table. ``images`` counts the rows that bear it, ``how`` says how the
+    diagnosis was found or why it was not.
+    """
+
+    word: str
+    label: str | None
+    diagnosis: str | None
+    malignant: bool | None
+    images: int
+    how: str
+
+
+@dataclass(frozen=True)
 class ReadReport:
     """Counts of one reading. ``rows`` were listed by the source and ``kept`` made it into the data set.
 
-    A streamed source is not counted: ``rows`` and ``kept`` are None.
+    ``labels`` say what each label of the source was taken for, ``proposals`` what more its columns could give. A streamed
+    source is not counted: ``rows`` and ``kept`` are None, and its labels are not listed.
     """
 
     source: str
@@ -79,6 +100,8 @@ class ReadReport:
     kept: int | None
     problems: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
+    labels: tuple[LabelWord, ...] = ()
+    proposals: tuple[Proposal, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values.
@@ -97,6 +120,8 @@ class ReadReport:
             "kept": self.kept,
             "problems": plain(self.problems),
             "notes": plain(self.notes),
+            "labels": [asdict(label) for label in self.labels],
+            "proposals": [{**asdict(proposal), "line": str(proposal)} for proposal in self.proposals],
         }
 
     def raise_unless(self, allow_missing: bool) -> None:
@@ -135,7 +160,8 @@ def assemble(rows: Rows, reader: str, inventory: Inventory, options: ReadOptions
 
     table = with_known_ids(rows.table)
     own, repeated = _files_by_id(inventory.root, rows.images, rows)
-    files = dict(own)
+    # A reader that says where its images lie has searched the folder itself: an id must not find another file there.
+    files = {} if "path" in table else dict(own)
     for folder in options.images:
         files = {**_files_by_id(folder, take_inventory(folder).images, rows)[0], **files}
     paths = table["image_id"].map(files).astype(object)
@@ -143,7 +169,9 @@ def assemble(rows: Rows, reader: str, inventory: Inventory, options: ReadOptions
         paths = table["path"].astype(object).fillna(paths)
     paths = paths.where(paths.notna(), None)
     strays, held_out = _without_row(own.values(), paths, table, inventory.root)
-    judged = judge(table, rows, options, paths.notna().to_numpy(), strays)
+    judged = judge(table, rows, options, paths.notna().to_numpy(), strays, inventory.misnamed)
+    served = set(paths.dropna())
+    repeated = [image for image in repeated if f"{inventory.root.absolute().as_posix()}/{image}" not in served]
     notes = (Finding.of("unlabelled_images", held_out), Finding.of("repeated_files", repeated))
     report = ReadReport(
         source=reader,
@@ -152,6 +180,8 @@ def assemble(rows: Rows, reader: str, inventory: Inventory, options: ReadOptions
         kept=int(judged.keep.sum()),
         problems=judged.problems,
         notes=tuple(note for note in notes if note.count),
+        labels=judged.words,
+        proposals=propose_columns(judged, rows),
     )
     report.raise_unless(options.allow_missing)
     columns = {"image": pa.array(paths[judged.keep], pa.string()), **schema_columns(judged, reader, judged.keep)}
@@ -199,22 +229,38 @@ def _without_row(own: Iterable[str], paths: pd.Series, table: pd.DataFrame, root
 
 @dataclass(frozen=True)
 class Judged:
-    """N rows with their target ``space``, the label index of each (ABSTAIN: none), which to keep, and what was wrong."""
+    """N rows with their target ``space``, the label index of each (ABSTAIN: none), which to keep, and what was wrong.
+
+    ``words`` are the labels of the source, the most frequent first.
+    """
 
     table: pd.DataFrame
     space: LabelSpace
     labels: np.ndarray
     keep: np.ndarray
     problems: tuple[Finding, ...]
+    words: tuple[LabelWord, ...]
 
 
-def judge(table: pd.DataFrame, rows: Rows, options: ReadOptions, present: np.ndarray, strays: Iterable[str] = ()) -> Judged:
-    """Map the labels and decide which rows to keep; ``present`` (N,) bool says of each row whether its image was found."""
+def judge(
+    table: pd.DataFrame,
+    rows: Rows,
+    options: ReadOptions,
+    present: np.ndarray,
+    strays: Iterable[str] = (),
+    misnamed: Iterable[str] = (),
+) -> Judged:
+    """Map the labels and decide which rows to keep; ``present`` (N,) bool says of each row whether its image was found.
+
+    ``strays`` are images without a row, ``misnamed`` those whose file name is not UTF-8.
+    """
     words = table["label"].map(options.relabelled, na_action="ignore")
     space, by_word = _label_indices(words, rows, options)
     labels = words.map(by_word).fillna(ABSTAIN).to_numpy(dtype=np.int64)
     ids = table["image_id"]
     known = labels != ABSTAIN
+    unclear = (table["unclear"].notna() if "unclear" in table else pd.Series(False, index=table.index)).to_numpy()
+    present = present & ~unclear
     repeats = ids.duplicated(keep="first").to_numpy()
     conflicts = (pd.Series(labels).groupby(ids.to_numpy()).transform("nunique") > 1).to_numpy()
     keep = present & known & ~repeats & ~conflicts
@@ -226,14 +272,43 @@ def judge(table: pd.DataFrame, rows: Rows, options: ReadOptions, present: np.nda
         for image_id, word in zip(ids[~known], words[~known], strict=True)
     )
     problems = (
-        Finding.of("missing_images", ids[~present]),
+        Finding.of("missing_images", ids[~present & ~unclear]),
+        Finding.of("unclear_images", (f"{row.image_id}: {row.unclear}" for row in table[unclear].itertuples())),
+        Finding.of("misnamed_images", misnamed),
         Finding.of("images_without_row", strays),
         Finding.of("unknown_labels", unlabelled),
         Finding.of("duplicate_ids", ids[repeats & ~conflicts]),
         Finding.of("conflicting_labels", ids[conflicts]),
         Finding.of("single_sample_classes", (space.labels[label] for label in labels[single])),
     )
-    return Judged(table, space, labels, keep & ~single, tuple(problem for problem in problems if problem.count))
+    found = tuple(problem for problem in problems if problem.count)
+    return Judged(table, space, labels, keep & ~single, found, _label_words(table["label"], options, space, labels))
+
+
+def _label_words(written: pd.Series, options: ReadOptions, space: LabelSpace, labels: np.ndarray) -> tuple[LabelWord, ...]:
+    """Say of every label of the source what it was read as, the most frequent first."""
+    pairs = Counter((str(word).strip(), int(label)) for word, label in zip(written, labels, strict=True) if pd.notna(word))
+    mapping = space.malignancy_map
+    found = []
+    for (word, index), images in pairs.most_common():
+        renamed = options.relabelled(word)
+        known = resolve(renamed)
+        code, how = known.code, known.how if renamed == word else f"as {renamed!r}: {known.how}"
+        label, malignant = None, None if known.diagnosis is None else known.diagnosis.malignant
+        if index != ABSTAIN:
+            row = space.rows[index]
+            label = row.code
+            if code is None and label in DIAGNOSES:
+                code, how = label, f"a label of {space.name}"
+            if mapping is not None and mapping.indices[index] != ABSTAIN:
+                malignant = mapping.target.rows[mapping.indices[index]].malignant
+        found.append(LabelWord(word, label, code, malignant, images, how))
+    return tuple(found)
+
+
+def propose_columns(judged: Judged, rows: Rows) -> tuple[Proposal, ...]:
+    """Return what the columns that were not read could add to the rows that are kept."""
+    return propose(judged.table[judged.keep], None if rows.others is None else rows.others[judged.keep])
 
 
 def _label_indices(words: pd.Series, rows: Rows, options: ReadOptions) -> tuple[LabelSpace, dict[str, int]]:
@@ -259,11 +334,10 @@ def label_index(space: LabelSpace, word: str) -> int | None:
     """
     if word in space:
         return space.index(word)
-    for diagnosis in DIAGNOSES.values():
-        alone = LabelSpace(diagnosis.name, (diagnosis,))
-        if word in alone and any(diagnosis.entities & row.entities for row in space.rows):
-            return alone.map_to(space).indices[0]
-    return None
+    known = resolve(word).diagnosis
+    if known is None or not any(known.entities & row.entities for row in space.rows):
+        return None
+    return LabelSpace(known.name, (known,)).map_to(space).indices[0]
 
 
 # ------------------------------------------------------------------------------------------------ building the data set
@@ -286,19 +360,6 @@ def schema_columns(judged: Judged, source: str, where: np.ndarray) -> dict[str, 
         "site": pa.array([canonical_site(word) for word in words("site")], pa.string()),
         "source": pa.array([source if pd.isna(name) else str(name) for name in kept["source"]], pa.string()),
     }
-
-
-def age_years(value: object) -> float | None:
-    """Return an age in years, None where it is missing, no number, or no age that a person reaches.
-
-    >>> age_years("45.0"), age_years("unknown"), age_years(-1)
-    (45.0, None, None)
-    """
-    try:
-        years = float(str(value))
-    except ValueError:
-        return None
-    return years if 0 <= years <= OLDEST_AGE else None
 
 
 def official_split(judged: Judged) -> dict[str, str] | None:
@@ -327,6 +388,7 @@ def summarise(result: ReadResult) -> dict[str, Any]:
         "place": result.report.place,
         "space": result.space.name,
         "labels": list(result.space.labels),
+        "malignancy": None if (mapping := result.space.malignancy_map) is None else mapping.target.name,
     }
     if isinstance(result.dataset, IterableDataset):
         return {**summary, "report": result.report.to_dict()}

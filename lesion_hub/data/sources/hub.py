@@ -1,6 +1,6 @@
-"""Data sets that carry their images with them: any id on the Hub, a local copy of one, or a Parquet file.
+"""Data sets that carry their images with them: any id on the Hub, a local copy of one, a Parquet file or a tar archive.
 
-Loading is `datasets.load_dataset`; here its columns are brought to the schema without touching an image byte.
+Loading is that of `datasets`; here its columns are brought to the schema without touching an image byte.
 """
 
 from __future__ import annotations
@@ -17,27 +17,20 @@ from lesion_hub.data.schema import COLUMNS, features
 from lesion_hub.data.sources.assemble import (
     ReadReport,
     ReadResult,
-    age_years,
     judge,
     label_index,
     official_split,
+    propose_columns,
     schema_columns,
-    with_known_ids,
 )
-from lesion_hub.data.sources.rows import (
-    PART_NAMES_IN_SOURCES,
-    ROW_FIELDS,
-    USUAL_NAMES,
-    ReadOptions,
-    Rows,
-    frame,
-    without_suffix,
-)
+from lesion_hub.data.sources.columns import chosen_parts, first_line, label_word, source_columns, words_table
+from lesion_hub.data.sources.rows import ReadOptions, Rows, age_years, without_suffix
+from lesion_hub.data.sources.sharded import find_builder, read_tars, shard_files
 from lesion_hub.errors import DataError
-from lesion_hub.taxonomy import ABSTAIN, LabelSpace, canonical_sex, canonical_site, nearest, space_from_names
+from lesion_hub.taxonomy import ABSTAIN, LabelSpace, canonical_sex, canonical_site, space_from_names
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, DatasetBuilder, IterableDataset
 
 
 def has_pixels(path: Path) -> bool:
@@ -50,20 +43,23 @@ def has_pixels(path: Path) -> bool:
     try:
         types = pyarrow.parquet.read_schema(path).types
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no readable Parquet file ({_first_line(error)}); fetch it again") from None
+        raise DataError(f"{path}: no readable Parquet file ({first_line(error)}); fetch it again") from None
     return any(
-        pyarrow.types.is_binary(type_) or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
+        pyarrow.types.is_binary(type_)
+        or pyarrow.types.is_large_binary(type_)
+        or (pyarrow.types.is_struct(type_) and type_.get_field_index("bytes") >= 0)
         for type_ in types
     )
 
 
 def read_hub(place: str, options: ReadOptions) -> ReadResult:
-    """Read a Hub id, a folder laid out as a Hub data set, or a Parquet file, whole or as a stream."""
-    parts = _load(place, options)
-    if options.split is not None:
-        parts = {name: part for name, part in parts.items() if PART_NAMES_IN_SOURCES.get(name, name) == options.split}
-        if not parts:
-            raise DataError(f"{place}: no split {options.split!r} there; leave split out to read all")
+    """Read a Hub id, a folder laid out as a Hub data set, or a file of one, whole or as a stream."""
+    if options.images:
+        raise DataError(f"{place}: its images are inside it, and --images names a folder of others; leave --images out")
+    builder = find_builder(place, options)
+    if tars := shard_files(builder, ".tar"):
+        return read_tars(place, tars, options)
+    parts = chosen_parts(place, _load(place, builder, options), options.split)
     if not options.streaming:
         return _read_whole(place, parts, options)
     if len(parts) > 1:
@@ -71,123 +67,70 @@ def read_hub(place: str, options: ReadOptions) -> ReadResult:
     return _read_stream(place, next(iter(parts.values())), options)
 
 
-def _load(place: str, options: ReadOptions) -> dict[str, Any]:
-    from datasets import load_dataset
+def _load(place: str, builder: DatasetBuilder, options: ReadOptions) -> dict[str, Any]:
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    local = Path(place)
-    path, files = ("parquet", place) if local.is_file() else (place, None)
     try:
-        loaded = load_dataset(
-            path, name=options.subset, data_files=files, revision=options.revision, streaming=options.streaming
-        )
+        if not options.streaming:
+            builder.download_and_prepare()
+        loaded = builder.as_streaming_dataset() if options.streaming else builder.as_dataset()
     except (DatasetsError, HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        where = "" if local.exists() else " neither a folder here nor"
-        raise DataError(
-            f"{place}:{where} a data set that can be loaded ({_first_line(error)}); check its name, revision and access"
-        ) from None
+        raise DataError(f"{place}: cannot be loaded ({first_line(error)}); check its files, and the connection") from None
     return {str(name): part for name, part in loaded.items()}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-# ------------------------------------------------------------------------------------------------ columns
-
-
-def _columns(place: str, found: Features, options: ReadOptions) -> tuple[dict[str, str], list[str] | None]:
-    """Return column of the schema -> column of the source, and the class names where the labels are numbered.
-
-    Columns are found by the caller's map, else by usual names.
-    """
-    from datasets import ClassLabel, Image, Value
-
-    lower = {name.lower(): name for name in found}
-    columns = {}
-    for name, usual in USUAL_NAMES.items():
-        wanted = [options.columns[name]] if name in options.columns else usual
-        present = [lower[word.lower()] for word in wanted if word.lower() in lower]
-        if present:
-            columns[name] = present[0]
-        elif name in options.columns:
-            raise DataError(f"{place}: no column {options.columns[name]!r}; {nearest(options.columns[name], found)}")
-    for name in ("image", "label"):
-        if name not in columns:
-            raise DataError(f"{place}: no column {name!r} among {', '.join(found)}; map one with --column {name}=NAME")
-    column = columns["image"]
-    feature = found[column]
-    struct = isinstance(feature, Mapping) and set(feature) >= {"bytes", "path"}
-    binary = isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
-    if not (isinstance(feature, Image) or struct or binary):
-        raise DataError(f"{place}: column {column!r} holds no images but {feature}; map the one that does to 'image'")
-    label = found[columns["label"]]
-    return columns, list(label.names) if isinstance(label, ClassLabel) else None
-
-
-def _word(value: Any, names: list[str] | None) -> str | None:
-    """Return the label as a word, a class index by its name; None for -1 and for no label."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    if names is None:
-        return str(value)
-    return names[int(value)] if 0 <= int(value) < len(names) else None
 
 
 # ------------------------------------------------------------------------------------------------ whole
 
 
 def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> ReadResult:
+    import pyarrow.compute as pc
     from datasets import Dataset, Features, Image, concatenate_datasets
 
     found = next(iter(parts.values())).features
-    columns, class_names = _columns(place, found, options)
+    columns, class_names = source_columns(place, found, options)
     try:
         everything = concatenate_datasets(list(parts.values()))
         images = everything.select_columns([columns["image"]]).rename_columns({columns["image"]: "image"})
         images = images.cast_column("image", Image())
     except ValueError as error:
-        raise DataError(f"{place}: its splits differ in columns ({_first_line(error)}); read one with split=") from None
+        raise DataError(f"{place}: its splits differ in columns ({first_line(error)}); read one with split=") from None
     splits = [name for name, part in parts.items() for _ in range(len(part))]
-    table, present = _table(everything, images, columns, class_names, splits)
+    facts = everything.select_columns(sorted({column for name, column in columns.items() if name != "image"}))
+    stored = images.data.column("image")
+    paths, contents = pc.struct_field(stored, "path"), pc.struct_field(stored, "bytes")
+    present = pc.and_(stored.is_valid(), pc.or_(paths.is_valid(), contents.is_valid())).to_numpy()
+    table = words_table(facts.to_pandas(), columns, class_names, splits, paths.to_pylist())
     default = space_from_names(map(options.relabelled, class_names)) if class_names else None
-    judged = judge(table, Rows(table, None, default, (), without_suffix), options, present)
-    report = ReadReport("hub", place, len(table), int(judged.keep.sum()), judged.problems)
+    rows = Rows(table, None, default, (), without_suffix, _other_words(everything, columns))
+    judged = judge(table, rows, options, present)
+    report = ReadReport(
+        source="hub",
+        place=place,
+        rows=len(table),
+        kept=int(judged.keep.sum()),
+        problems=judged.problems,
+        labels=judged.words,
+        proposals=propose_columns(judged, rows),
+    )
     report.raise_unless(options.allow_missing)
     words = Features({name: feature for name, feature in features(judged.space).items() if name != "image"})
     everywhere = np.ones(len(table), dtype=bool)
-    facts = Dataset.from_dict(schema_columns(judged, place, everywhere), features=words)
-    dataset = concatenate_datasets([images, facts], axis=1).select_columns(list(COLUMNS))
+    known = Dataset.from_dict(schema_columns(judged, place, everywhere), features=words)
+    dataset = concatenate_datasets([images, known], axis=1).select_columns(list(COLUMNS))
     if not judged.keep.all():
         dataset = dataset.select(np.flatnonzero(judged.keep))
     return ReadResult(dataset, judged.space, official_split(judged), report)
 
 
-def _table(
-    everything: Dataset, images: Dataset, columns: dict[str, str], class_names: list[str] | None, splits: list[str]
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the words of every row, and a mask (N,) of the rows that have an image; no image byte is read."""
-    import pyarrow.compute as pc
+def _other_words(everything: Dataset, columns: dict[str, str]) -> pd.DataFrame | None:
+    """Return the columns of plain values that nothing was mapped to, None where there are none."""
+    from datasets import Value
 
-    facts = [name for name in columns if name != "image"]
-    raw = everything.select_columns(sorted({columns[name] for name in facts})).to_pandas()
-    cells = {name: raw[columns[name]] for name in facts}
-    cells["label"] = pd.Series([_word(value, class_names) for value in cells["label"]], dtype=object)
-    if "split" in cells:
-        cells["split"] = cells["split"].map(lambda word: PART_NAMES_IN_SOURCES.get(str(word).lower()), na_action="ignore")
-    else:
-        cells["split"] = pd.Series([PART_NAMES_IN_SOURCES.get(name.lower()) for name in splits], dtype=object)
-    stored = images.data.column("image")
-    stored_paths, contents = pc.struct_field(stored, "path"), pc.struct_field(stored, "bytes")
-    present = pc.and_(stored.is_valid(), pc.or_(stored_paths.is_valid(), contents.is_valid())).to_numpy()
-    if "image_id" not in cells:
-        stems = stored_paths.to_pandas().astype(object).map(without_suffix, na_action="ignore")
-        numbered = pd.Series([f"{name}-{row:07d}" for row, name in enumerate(splits)], dtype=object)
-        cells["image_id"] = stems if stems.notna().all() and stems.is_unique else numbered
-    cells["image_id"] = cells["image_id"].map(str, na_action="ignore")
-    return with_known_ids(frame(**{name: cells[name] for name in ROW_FIELDS if name in cells})), present
+    kinds = ("string", "large_string", "int", "float")
+    plain = [name for name, kind in everything.features.items() if isinstance(kind, Value) and kind.dtype.startswith(kinds)]
+    others = [name for name in plain if name not in columns.values()]
+    return everything.select_columns(others).to_pandas() if others else None
 
 
 # ------------------------------------------------------------------------------------------------ stream
@@ -198,7 +141,7 @@ def _read_stream(place: str, stream: IterableDataset, options: ReadOptions) -> R
 
     stream = stream if stream.features is not None else stream._resolve_features()
     found = stream.features
-    columns, names = _columns(place, found, options)
+    columns, names = source_columns(place, found, options)
     if options.space is None and names is None:
         raise DataError(f"{place}: a stream cannot be searched for its labels; name their label space with space=")
     space = options.space or space_from_names(map(options.relabelled, names or ()))
@@ -227,7 +170,7 @@ def _schema_row(
     options: ReadOptions,
 ) -> dict[str, Any]:
     cells = {name: row[column] for name, column in columns.items()}
-    image, word = cells["image"], _word(cells["label"], names)
+    image, word = cells["image"], label_word(cells["label"], names)
     stored_name = without_suffix(image["path"]) if image and image.get("path") else None
     image_id = str(cells.get("image_id") or stored_name or f"{number:07d}")
     index = label_index(space, options.relabelled(word)) if word is not None else None

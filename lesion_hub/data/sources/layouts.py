@@ -5,6 +5,8 @@ A layout is one row of `READERS`, at the end of this file.
 
 from __future__ import annotations
 
+import filecmp
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from lesion_hub.data.sources.rows import (
     Rows,
     archive_id,
     column,
+    dialect,
     frame,
     optional_column,
     read_table,
@@ -37,12 +40,15 @@ class Reader:
     """A layout: what recognises it, and what reads its rows.
 
     ``looks_for`` names its files in messages. A ``generic`` layout fits many folders and is tried when no other fits.
+    ``labelled_by`` says where its labels come from; only the layout that leaves that to the caller has ``columns``.
     """
 
     looks_for: str
     recognises: Callable[[Inventory], bool]
     read: Callable[[Inventory, ReadOptions], Rows]
+    labelled_by: str = "columns of their own"
     generic: bool = False
+    columns: bool = False
 
 
 # ------------------------------------------------------------------------------------------------ HAM10000
@@ -193,11 +199,9 @@ def _ground_truths(layout: IsicLayout, inventory: Inventory) -> dict[str, Path]:
 def _has_columns(path: Path, names: tuple[str, ...]) -> bool:
     # Many data sets have a file called train.csv: only its columns tell whose it is.
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as lines:
-            header = {word.strip().strip('"').lower() for word in lines.readline().split(",")}
+        return {word.lower() for word in dialect(path).words}.issuperset(names)
     except OSError:
         return False
-    return header.issuperset(names)
 
 
 def _isic_rows(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -222,8 +226,13 @@ _NOT_CLASSES = re.compile(r".*(_part_\d+|_input|_data|_images)|images?|imgs.*", 
 
 
 def _is_tree(inventory: Inventory) -> bool:
-    names = {label for _, label in _split_and_class(inventory.images) if label is not None}
+    names = class_folders(inventory)
     return len(names) >= 2 and not any(_NOT_CLASSES.fullmatch(name) for name in names)
+
+
+def class_folders(inventory: Inventory) -> list[str]:
+    """Return the names of the folders that would be classes, sorted."""
+    return sorted({label for _, label in _split_and_class(inventory.images) if label is not None})
 
 
 def _read_tree(inventory: Inventory, options: ReadOptions) -> Rows:
@@ -289,19 +298,38 @@ def read_table_rows(path: Path, inventory: Inventory, options: ReadOptions) -> R
         name: column(table, path, options.columns[name]) if name in options.columns else optional_column(table, *usual)
         for name, usual in USUAL_NAMES.items()
     }
+    read = {str(values.name) for values in cells.values() if values is not None}
     files, image_ids = cells.pop("image"), cells["image_id"]
-    named = files if image_ids is None else image_ids
+    named = image_ids if files is None else files
     if named is None:
         raise DataError(f"{path}: no column of image ids or paths; map one with --column image_id=NAME")
-    cells["image_id"] = named.map(lambda cell: without_suffix(str(cell).strip()), na_action="ignore")
+    cells["image_id"] = _distinct_ids(named if image_ids is None else image_ids)
     if cells["split"] is not None:
         cells["split"] = cells["split"].map(_split_word, na_action="ignore")
     cells["label"] = column(table, path, "label") if cells["label"] is None else cells["label"]
-    rows = frame(**{name: values for name, values in cells.items() if values is not None})
-    if files is not None:
-        existing = partial(_existing_file, bases=(path.parent.absolute(), inventory.root.absolute()))
-        rows["path"] = files.map(existing, na_action="ignore").reset_index(drop=True).astype(object)
-    return Rows(rows, None, None, inventory.images, without_suffix)
+    found = ImageFinder(inventory, path.parent)
+    paths, unclear = zip(*(found(str(cell)) if pd.notna(cell) else (None, None) for cell in named), strict=True)
+    rows = frame(**{name: values for name, values in cells.items() if values is not None}, path=paths, unclear=unclear)
+    others = table[[name for name in table.columns if name not in read]].reset_index(drop=True)
+    return Rows(rows, None, None, inventory.images, without_suffix, others)
+
+
+def _distinct_ids(named: pd.Series) -> pd.Series:
+    """Return the id of every image: its name without folder and suffix, with the folder where names repeat in several."""
+    texts = named.map(lambda cell: str(cell).strip().replace("\\", "/"), na_action="ignore")
+    stems = texts.map(without_suffix, na_action="ignore")
+    whole = texts.map(_whole_id, na_action="ignore")
+    return stems.where(~stems.duplicated(keep=False), whole)
+
+
+def _whole_id(text: str) -> str:
+    folder, slash, name = text.rpartition("/")
+    return folder + slash + without_suffix(name)
+
+
+def _starts_of_names(folder: str) -> list[int]:
+    """Return where each name of a path starts; none of an empty one."""
+    return [0, *(place.end() for place in re.finditer("/", folder))] if folder else []
 
 
 def _split_word(cell: object) -> str:
@@ -311,10 +339,50 @@ def _split_word(cell: object) -> str:
     return PART_NAMES_IN_SOURCES[word]
 
 
-def _existing_file(cell: object, bases: tuple[Path, ...]) -> str | None:
-    """Return the file that a cell names, below the first base that has it; None where none has (then the id decides)."""
-    candidates = (base / str(cell).strip() for base in bases)
-    return next((str(path) for path in candidates if path.is_file()), None)
+class ImageFinder:
+    """Finds the image that a cell of a table names: by its path, or by its name in any folder, with or without suffix.
+
+    A path starts at the table's folder ``beside`` or at the root of ``inventory``, or is absolute.
+    """
+
+    def __init__(self, inventory: Inventory, beside: Path) -> None:
+        self.root = inventory.root.absolute()
+        below = beside.absolute().relative_to(self.root).as_posix()
+        self.bases = ("",) if below == "." else (f"{below}/", "")
+        self.images = frozenset(inventory.images)
+        folders = {image.rpartition("/")[0].casefold() for image in inventory.images}
+        self.folder_endings = {folder[start:] for folder in folders for start in _starts_of_names(folder)}
+        self.by_name: dict[str, list[str]] = {}
+        for image in inventory.images:
+            self.by_name.setdefault(without_suffix(image).casefold(), []).append(image)
+
+    def __call__(self, cell: str) -> tuple[str | None, str | None]:
+        """Return the absolute path of the image, None where there is none; and files among which the name does not decide."""
+        text = cell.strip().replace("\\", "/").removeprefix("./")
+        for base in self.bases:
+            if base + text in self.images:
+                return f"{self.root.as_posix()}/{base}{text}", None
+            if text.startswith(("/", "../")) and (place := Path(os.path.normpath(self.root / base / text))).is_file():
+                return str(place), None
+        folder, _, name = _whole_id(text).casefold().rpartition("/")
+        homes = self.by_name.get(name, [])
+        if folder in self.folder_endings:
+            homes = [image for image in homes if f"/{image.rpartition('/')[0]}".casefold().endswith(f"/{folder}")]
+        if len(homes) > 1:
+            homes = self._best(homes, text)
+        if len(homes) > 1:
+            return None, ", ".join(homes[:3])
+        return (f"{self.root.as_posix()}/{homes[0]}" if homes else None), None
+
+    def _best(self, images: list[str], text: str) -> list[str]:
+        """Narrow down several images of one name: by suffix, then case; of those left, if they are copies, take the first."""
+        images = [image for image in images if image.rpartition("/")[2] == text.rpartition("/")[2]] or images
+        images = [image for image in images if without_suffix(image) == without_suffix(text)] or images
+        return images[:1] if self._same(images) else images
+
+    def _same(self, images: list[str]) -> bool:
+        first, *others = (self.root / image for image in images)
+        return all(first.is_file() and o.is_file() and filecmp.cmp(first, o, shallow=False) for o in others)
 
 
 # ------------------------------------------------------------------------------------------------ the table of readers
@@ -323,9 +391,19 @@ READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "ham10000": Reader("HAM10000_metadata.csv", lambda folder: bool(folder.find(_HAM_METADATA)), _read_ham),
         **{name: _isic_reader(layout) for name, layout in ISIC_LAYOUTS.items()},
-        "folders": Reader("two or more class folders (or train/ and test/ with them)", _is_tree, _read_tree, generic=True),
+        "folders": Reader(
+            "two or more class folders (or train/ and test/ with them)",
+            _is_tree,
+            _read_tree,
+            labelled_by="the names of its folders",
+            generic=True,
+        ),
         "table": Reader(
-            "a single csv, tsv or Parquet table", lambda folder: len(folder.find(".*")) == 1, _read_one_table, generic=True
+            "a single csv, tsv or Parquet table",
+            lambda folder: len(folder.find(".*")) == 1,
+            _read_one_table,
+            generic=True,
+            columns=True,
         ),
     }
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lesion_hub.data.sources.assemble import ReadResult, assemble
 from lesion_hub.data.sources.hub import has_pixels, read_hub
-from lesion_hub.data.sources.layouts import READERS, read_table_rows
+from lesion_hub.data.sources.layouts import READERS, class_folders, read_table_rows
 from lesion_hub.data.sources.rows import TABLE_SUFFIXES, Inventory, ReadOptions, take_inventory
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import LabelSpace, label_space, nearest
@@ -37,10 +37,11 @@ def read(
     """Read a folder, a table or a Hub data set into the one schema (see `lesion_hub.data.schema`); no image is decoded.
 
     ``place`` is a folder, a csv or Parquet file, or a Hub id. ``source`` names the layout (one of `SOURCES`) where it
-    should not be recognised. ``space`` is the label space to read into; `TaxonomyError` where the source's labels are
-    coarser. ``columns`` maps columns of the schema (and ``split``) to those of a table or Hub data set, ``labels`` its
-    labels to ours. ``images`` are further folders to look for images in. ``revision`` and ``subset`` are those of a Hub
-    data set. ``split`` keeps ``train``, ``val`` or ``test`` alone. ``streaming`` gives an `IterableDataset`.
+    should not be recognised, or where a table lies beside folders that could be classes, so that either may be the labels.
+    ``space`` is the label space to read into; `TaxonomyError` where the source's labels are coarser. ``columns`` maps
+    columns of the schema (and ``split``) to those of a table or Hub data set, ``labels`` its labels to ours. ``images`` are
+    further folders to look for images in. ``revision`` and ``subset`` are those of a Hub data set. ``split`` keeps
+    ``train``, ``val`` or ``test`` alone. ``streaming`` gives an `IterableDataset`.
 
     Missing images, images without a row, unknown labels, repeated ids and classes of one sample raise `DataError`;
     ``allow_missing`` leaves those rows out and counts them in the report.
@@ -77,6 +78,8 @@ def read(
 
 
 def _read_file(path: Path, source: str | None, options: ReadOptions) -> ReadResult:
+    if source is None and path.suffix == ".tar":
+        return read_hub(str(path), options)
     if source not in (None, "table") or path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{path}: not a csv, tsv or Parquet table; give such a file, or the folder of the data set")
     if source is None and has_pixels(path):
@@ -90,7 +93,15 @@ def _read_folder(path: Path, source: str | None, options: ReadOptions) -> ReadRe
     inventory = take_inventory(path)
     if source is None and inventory.tables and all(has_pixels(path / table) for table in inventory.tables):
         return read_hub(str(path), options)
+    if source is None and not (inventory.tables or inventory.images) and next(path.rglob("*.tar"), None):
+        return read_hub(str(path), options)
     name = source or _recognised(inventory)
+    if options.columns and not READERS[name].columns:
+        other = f"; --source table reads {inventory.tables[0]} with them" if inventory.tables else ""
+        raise DataError(
+            f"{path}: columns are mapped, but the layout {name!r} takes its labels from {READERS[name].labelled_by}; "
+            f"leave --column out{other}"
+        )
     result = assemble(READERS[name].read(inventory, options), name, inventory, options)
     return _part_or_stream(result, path, options)
 
@@ -102,10 +113,23 @@ def _recognised(inventory: Inventory) -> str:
         raise DataError(f"{inventory.root}: holds several data sets ({', '.join(fits)}); give the folder of one, or --source")
     if not fits:
         fits = [name for name, reader in READERS.items() if reader.generic and reader.recognises(inventory)]
+        if "folders" in fits and inventory.tables:
+            _refuse_two_labels(inventory)
     if not fits:
         looked_for = "; ".join(reader.looks_for for reader in READERS.values())
         raise DataError(f"{inventory.root}: no known layout; looked for {looked_for}; name one with --source")
     return fits[0]
+
+
+def _refuse_two_labels(inventory: Inventory) -> None:
+    """Raise one line where the labels may be the folders' names as well as a column of a table that lies there too."""
+    folders, tables = class_folders(inventory), [path.name for path, _ in inventory.find(".*")]
+    named = ", ".join(folders[:3]) + (", …" if len(folders) > 3 else "")
+    kind, table = ("a table", "--source table") if len(tables) == 1 else ("tables", "the path of one table")
+    raise DataError(
+        f"{inventory.root}: the labels may be in {kind} ({', '.join(tables[:3])}) or the names of its folders ({named}); "
+        f"give {table} for its columns, or --source folders for the folders' names (in a recipe: layout)"
+    )
 
 
 def _part_or_stream(result: ReadResult, path: Path, options: ReadOptions) -> ReadResult:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
-from lesion_hub.data.images import IMAGE_SUFFIXES, is_image_name
+from lesion_hub.data.images import IMAGE_SUFFIXES, is_image_name, utf8_name
+from lesion_hub.data.schema import OLDEST_AGE
 from lesion_hub.errors import DataError
 from lesion_hub.taxonomy import LabelSpace, nearest
 
@@ -71,7 +73,8 @@ class Rows:
     """The rows that a reader found, still in the words of the source.
 
     ``table`` has the columns of `ROW_FIELDS` (see `frame`) and, where the source says which file holds the image, ``path``
-    (absolute). ``native`` is the label space of the words, None where the words themselves make the space;
+    (absolute) and ``unclear``, the files among which a name does not decide. ``others`` are the columns of the source that
+    are not read, row by row. ``native`` is the label space of the words, None where the words themselves make the space;
     ``default`` the space to read into when the caller names none. ``images`` are the image files of the folder that
     belong to the source (relative to it, POSIX), and ``image_id_of`` turns such a path into the id of its image, or
     None for an image that is no member of the source.
@@ -82,6 +85,7 @@ class Rows:
     default: LabelSpace | None
     images: tuple[str, ...]
     image_id_of: Callable[[str], str | None]
+    others: pd.DataFrame | None = None
 
 
 def frame(**columns: object) -> pd.DataFrame:
@@ -99,11 +103,15 @@ def frame(**columns: object) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The images and tables below ``root``, as sorted POSIX paths relative to it."""
+    """The images and tables below ``root``, as sorted POSIX paths relative to it.
+
+    ``misnamed`` are images that no text can name, for their file names are not UTF-8; they are written as `utf8_name` does.
+    """
 
     root: Path
     images: tuple[str, ...]
     tables: tuple[str, ...]
+    misnamed: tuple[str, ...] = ()
 
     def find(self, pattern: str) -> list[tuple[Path, re.Match[str]]]:
         """Return the tables whose file name matches ``pattern`` in full, case ignored; of equal names the shallowest alone."""
@@ -117,20 +125,27 @@ class Inventory:
 
 
 def take_inventory(root: Path) -> Inventory:
-    """List what lies below ``root`` but hidden files and archive debris; links to folders are followed, never in circles."""
+    """List what lies below ``root`` but hidden files and archive debris; links to folders are followed, never in circles.
+
+    Pipes, sockets and devices that are named like tables are left out; those named like images are images that cannot be read.
+    """
     images: list[str] = []
     tables: list[str] = []
+    misnamed: list[str] = []
+    place = os.fspath(root)
+    if utf8_name(place) != place:
+        raise DataError(f"{utf8_name(place)}: the name is not UTF-8; rename the folder")
     try:
-        for path in _files(os.fspath(root), "", set()):
+        for path in _files(place, "", set()):
             name = path.rpartition("/")[2]
             if is_image_name(name):
-                images.append(path)
-            elif Path(name).suffix.lower() in TABLE_SUFFIXES and not name.startswith("."):
+                text = utf8_name(path)
+                (images if text == path else misnamed).append(text)
+            elif Path(name).suffix.lower() in TABLE_SUFFIXES and not name.startswith(".") and (root / path).is_file():
                 tables.append(path)
     except OSError as error:
-        place = error.filename or root
-        raise DataError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from None
-    return Inventory(root, tuple(sorted(images)), tuple(sorted(tables)))
+        raise DataError(f"{error.filename or root}: cannot be listed ({error.strerror}); check its permissions") from None
+    return Inventory(root, tuple(sorted(images)), tuple(sorted(tables)), tuple(sorted(misnamed)))
 
 
 def _files(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
@@ -142,7 +157,11 @@ def _files(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            if is_folder:
                 yield from _files(entry.path, f"{prefix}{entry.name}/", seen)
             else:
                 yield prefix + entry.name
@@ -151,15 +170,46 @@ def _files(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
 # ------------------------------------------------------------------------------------------------ tables and names
 
 
+class Dialect(NamedTuple):
+    """How a text table is written: its separator, the lines above its first row, and the words of that row."""
+
+    separator: str
+    skipped: int
+    words: tuple[str, ...]
+
+
+def dialect(path: Path) -> Dialect:
+    """Tell the separator of a text table by its first row: a comma, a tab, or the semicolon of Excel in much of Europe.
+
+    A first line ``sep=;``, which Excel writes too, says it outright.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        first = lines.readline()
+        stated = re.fullmatch(r'"?sep=(.)"?\s*', first)
+        if stated:
+            first = lines.readline()
+    usual = "\t,;" if path.suffix.lower() in (".tsv", ".tab") else ",;\t"
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    # Of equal counts the first, which is the one that the file's name promises.
+    separator = stated[1] if stated else max(usual, key=unquoted.count)
+    return Dialect(separator, int(bool(stated)), tuple(word.strip().strip('"') for word in first.split(separator)))
+
+
 def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
-    """Read a csv, tab-separated or Parquet file: a csv as strings (missing: NaN), column names stripped."""
+    """Read a csv, tab-separated or Parquet file: a text table as strings (missing: NaN), column names stripped."""
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         else:
-            separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-            first = 0 if header else None
-            table = pd.read_csv(path, sep=separator, dtype=str, header=first, encoding="utf-8-sig", skipinitialspace=True)
+            table = pd.read_csv(
+                path,
+                sep=(found := dialect(path)).separator,
+                skiprows=found.skipped,
+                dtype=str,
+                header=0 if header else None,
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+            )
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty; fetch it again") from None
     except (OSError, ValueError) as error:
@@ -184,6 +234,19 @@ def optional_column(table: pd.DataFrame, *names: str) -> pd.Series | None:
     """Return the first of ``names`` that the table has, case ignored, or None."""
     known = {str(name).lower(): name for name in table.columns}
     return next((table[known[name.lower()]] for name in names if name.lower() in known), None)
+
+
+def age_years(value: object) -> float | None:
+    """Return an age in years, None where it is missing, no number, or no age that a person reaches.
+
+    >>> age_years("45.0"), age_years("45,5"), age_years("unknown"), age_years(-1)
+    (45.0, 45.5, None, None)
+    """
+    try:
+        years = float(str(value).replace(",", "."))
+    except ValueError:
+        return None
+    return years if 0 <= years <= OLDEST_AGE else None
 
 
 def without_suffix(name: str) -> str:

@@ -28,7 +28,7 @@ _VERSION = 1
 _KEYS = {"version", "hash", "seed", "method", "space", "classes", "parts", "counts", "warnings", "leaks", "images"}
 
 _DIGEST_LENGTH = 12
-_RECORD_KEY = "digests"
+RECORD_KEY = "digests"
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,10 @@ class PartRecord:
         """
         return cls(frozenset(map(image_digest, image_ids)), frozenset(map(group_digest, groups)))
 
+    def __or__(self, other: PartRecord) -> PartRecord:
+        """Return the record of both parts' images together."""
+        return PartRecord(self.images | other.images, self.groups | other.groups)
+
     def to_dict(self) -> dict[str, str]:
         """Return plain JSON values: the sorted digests, run together."""
         return {"images": "".join(sorted(self.images)), "groups": "".join(sorted(self.groups))}
@@ -238,7 +242,7 @@ def group_digest(group: str) -> str:
 
 def describe_parts(parts: Mapping[str, PartRecord]) -> dict[str, Any]:
     """Return the entry for ``split.json``, to be merged into what `SplitManifest.describe` gives."""
-    return {_RECORD_KEY: {name: record.to_dict() for name, record in parts.items()}}
+    return {RECORD_KEY: {name: record.to_dict() for name, record in parts.items()}}
 
 
 def read_parts(split: Mapping[str, Any], where: str = "split.json") -> dict[str, PartRecord]:
@@ -247,7 +251,7 @@ def read_parts(split: Mapping[str, Any], where: str = "split.json") -> dict[str,
     >>> read_parts(describe_parts({"train": PartRecord.of(["a"], ["a"])}))["train"].images == {image_digest("a")}
     True
     """
-    found = split.get(_RECORD_KEY) or {}
+    found = split.get(RECORD_KEY) or {}
     try:
         return {name: PartRecord(_separated(part["images"]), _separated(part["groups"])) for name, part in found.items()}
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,0 +1,69 @@
+"""Every family of timm does what the packaged table says: trains, is stored, loads by three loaders, is explained."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import timm
+
+from lesion_hub.models.zoo import families, list_architectures
+
+ROOT = Path(__file__).parents[2]
+
+
+def _script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("families_script", ROOT / "benchmarks" / "families.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+script = _script()
+FAMILIES = families()
+LIGHT = [row.name for row in FAMILIES.values() if row.megaparameters <= script.HEAVY]
+# Families whose heads, cuts or layouts are like nobody else's; the others are one convolutional map and one Linear.
+ALWAYS = (
+    *("cait", "convit", "crossvit", "deit", "dla", "dpn", "efficientformer_v2", "efficientvim", "eva", "iformer", "lesion_hub"),
+    *("levit", "mambaout", "mlp_mixer", "mobilenetv3", "pit", "repvit", "resnet", "resnetv2", "swiftformer", "tnt"),
+    *("vision_transformer", "volo", "xcit"),
+)
+
+
+def test_the_table_has_every_family_of_timm_and_ours():
+    assert set(FAMILIES) == {architecture.family for architecture in list_architectures()}
+    assert {row.architecture: row.image_size for row in FAMILIES.values()} == script.MEMBERS
+    assert set(ALWAYS) <= set(LIGHT)
+
+
+def test_the_page_shows_the_table():
+    text = script.PAGE.read_text(encoding="utf-8")
+    assert script.page_with(text, dict(FAMILIES)) == text, "run python benchmarks/families.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALWAYS)
+def test_a_family_does_what_the_table_says(name, tmp_path):
+    row = FAMILIES[name]
+    assert script.try_family(row.architecture, row.image_size, tmp_path) == row
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("LESION_HUB_ALL_FAMILIES"), reason="LESION_HUB_ALL_FAMILIES=1 tries all families")
+@pytest.mark.parametrize("name", [name for name in LIGHT if name not in ALWAYS])
+def test_every_other_family_does_what_the_table_says(name, tmp_path):
+    test_a_family_does_what_the_table_says(name, tmp_path)
+
+
+def test_what_was_tried_is_known_of_its_relatives():
+    found = {architecture.name: architecture for architecture in list_architectures("qwen3_vit_88m*")}
+    assert found["qwen3_vit_88m"].trains and found["qwen3_vit_88m"].layer_maps
+    assert not found["qwen3_vit_88m_enc"].trains
+    assert not list_architectures("crossvit_9_240")[0].layer_maps
+    assert timm.is_model(FAMILIES["crossvit"].architecture)
