@@ -190,4 +190,4 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
         return len(parts) <= _LONGEST and depth < _DEEPEST and all(_is_plain(part, depth + 1) for part in parts)
     if isinstance(value, str):
         return len(value) <= _LONGEST
-    return value is None or isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= _LARGEST_NUMBER
+    return value is None or (isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= _LARGEST_NUMBER)
