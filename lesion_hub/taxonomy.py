@@ -348,8 +348,12 @@ def space_from_names(names: Iterable[str], name: str = "custom") -> LabelSpace:
         raise TaxonomyError("a label space needs at least one label; the folder or column that names classes is empty")
     meanings = [slug(known.code if (known := resolve(word).diagnosis) is not None else word) for word in words]
     if len(set(meanings)) != len(meanings):
-        twins = [word for word, meaning in zip(words, meanings, strict=True) if meanings.count(meaning) > 1]
-        raise TaxonomyError(f"class names {', '.join(map(repr, twins))} are the same label; rename or merge them")
+        meaning = next(meaning for meaning in meanings if meanings.count(meaning) > 1)
+        one, other, *_ = twins = [word for word, own in zip(words, meanings, strict=True) if own == meaning]
+        raise TaxonomyError(
+            f"class names {', '.join(map(repr, twins))} are the same label ({meaning}); read into a space that unites such names "
+            f"(--space ham7), or give them one name (--label {one!r}={other!r}; folders: rename)"
+        )
     for space in LABEL_SPACES.values():
         if all(word in space for word in words) and {space.index(word) for word in words} == set(range(len(space))):
             return space

@@ -110,14 +110,15 @@ def batch_table_html(items: Sequence[BatchItem]) -> str:
     return render("batch_table", rows=rows)
 
 
-def downloads_html(results: BatchResults) -> str:
-    """Render links that hold the files themselves: the server keeps none."""
+def downloads_html(results: BatchResults, note: str = "") -> str:
+    """Render links that hold the files themselves, below a note: the server keeps none."""
     kinds = (
         (results.csv(), "Table as CSV", "text/csv"),
         (results.parquet(), "Table as Parquet", "application/vnd.apache.parquet"),
         (results.zip(), "Overlays as zip", "application/zip"),
     )
-    return render("downloads", files=[(file.name, title, pictures.data_uri(file.content, kind)) for file, title, kind in kinds])
+    files = [(file.name, title, pictures.data_uri(file.content, kind)) for file, title, kind in kinds]
+    return render("downloads", files=files, note=note)
 
 
 def examples_html(options: AppOptions) -> str:

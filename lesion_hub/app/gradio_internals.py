@@ -9,27 +9,51 @@
 - **Files that stay in memory** (`hidden_file`). A ``gr.File`` would read and write files in Gradio's cache folder. Touched, on
   one component: ``preprocess``, ``postprocess``, ``move_resource_to_block_cache``, ``async_move_resource_to_block_cache``.
   Noticed by ``tests/app/test_handlers.py``, which looks for files after every call.
-- **Routes for files** (`lesion_hub.app.uploads.UploadMiddleware`, which touches no object of Gradio, only the paths of its
-  routes). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like are closed. Noticed by
-  ``tests/app/test_uploads.py``, which calls them over HTTP.
+- **Calls that are queued or run** (`files_of_calls`, `withdraw_calls`). Touched: ``Blocks._queue`` and its
+  ``event_ids_to_events``, ``remove_from_queue`` and ``send_message``; of ``Event`` its ``_id``, ``session_hash``, ``fn`` and
+  ``data``. Noticed by ``tests/app/test_hostile_requests.py`` and ``tests/app/test_browser.py``.
+- **Tables by session** (`IdleSessions`, which `replace_sessions` sets to work). Touched: of the queue
+  ``pending_messages_per_session`` and ``pending_event_ids_session``; ``App.iterators`` and ``App.iterators_to_reset``. Noticed
+  by ``tests/app/test_hostile_requests.py``, which looks for session hashes in every table of the process.
+- **Connections that bring no request** (`SilentConnections`). uvicorn closes a connection that rests behind a request, but it
+  waits for ever for the first one, and for an answer to be read. Touched: ``Blocks.server``, uvicorn's
+  ``server_state.connections``, and of a connection its ``transport`` and ``cycle``. Noticed by the same tests.
+- **Errors in a call** (`BlocksWithoutTraces`, `ERRORS_OF_CALLERS`). Gradio prints the stack trace of every error but those that
+  say otherwise, and lets some escape. Touched: ``Blocks.process_api``, ``FnIndexInferError``. Noticed by the same tests.
+- **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and
+  the ``session_hash`` of a call). ``/upload`` and ``/file=`` are answered before Gradio; ``/proxy=``, ``/stream/`` and the like
+  are closed. Noticed by ``tests/app/test_uploads.py``, which calls them over HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
+from gradio.route_utils import FnIndexInferError
 from gradio.routes import App
+from gradio.server_messages import ProcessCompletedMessage
 from gradio.state_holder import SessionState, StateHolder
 
+from lesion_hub.app import words
+from lesion_hub.app.options import AppOptions
 from lesion_hub.app.uploads import FileStore, Upload
 
+logger = logging.getLogger(__name__)
+
+ERRORS_OF_CALLERS = (LookupError, TypeError, ValueError, FnIndexInferError)
+"""What Gradio raises at a call that names what is not there, or gives the wrong kind of value."""
+
 _SESSIONS_KEPT = 1000
+_IDLE_SESSIONS_KEPT = 200  # each may hold a result that waits to be fetched, pictures included
 
 
 class SessionWithoutValues(SessionState):
@@ -58,13 +82,115 @@ class SessionsWithoutValues(StateHolder):
         return super().__getitem__(session_id)
 
 
-@asynccontextmanager
-async def replace_sessions(app: App) -> AsyncIterator[None]:
-    """Replace a Gradio app's sessions before its first visitor; an ASGI lifespan."""
-    sessions = SessionsWithoutValues()
-    sessions.set_blocks(app.get_blocks())
-    app.state_holder = sessions
-    yield
+class IdleSessions:
+    """The sessions that Gradio's queue still knows though none of their calls is queued or running.
+
+    It keeps one, with the results that nobody has fetched, for ``keep_seconds``, and the newest ``capacity`` at most.
+    """
+
+    def __init__(self, app: App, *, keep_seconds: float, capacity: int = _IDLE_SESSIONS_KEPT) -> None:
+        self.app = app
+        self.keep_seconds = keep_seconds
+        self.capacity = capacity
+        self._last_seen: dict[str, float] = {}  # the session that was idle for longest first
+
+    def forget(self, now: float) -> None:
+        """Remove those whose time is over, and the oldest of too many, from every table."""
+        queue = self.app.get_blocks()._queue
+        busy = {event.session_hash for event in list(queue.event_ids_to_events.values())}
+        known = {*queue.pending_messages_per_session, *queue.pending_event_ids_session}
+        idle = {session: self._last_seen.get(session, now) for session in known - busy}
+        self._last_seen = dict(sorted(idle.items(), key=lambda item: item[1]))
+        for session, since in list(self._last_seen.items()):
+            if now - since < self.keep_seconds and len(self._last_seen) <= self.capacity:
+                break
+            del self._last_seen[session]
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)
+        self.app.iterators_to_reset.intersection_update(self.app.iterators)
+
+
+class SilentConnections:
+    """The connections over which no request comes, or whose answer nobody reads."""
+
+    def __init__(self, app: App, *, idle_seconds: float) -> None:
+        self.app = app
+        self.idle_seconds = idle_seconds
+        self._seen: dict[Any, tuple[tuple[int, int], float]] = {}  # connection -> ((request, bytes unread), since when)
+
+    def close(self, now: float) -> None:
+        """Close those at which nothing changed for too long."""
+        server = self.app.get_blocks().server
+        seen = {}
+        for connection in list(server.server_state.connections) if server else []:
+            cycle = connection.cycle
+            if cycle is not None and not cycle.response_complete:
+                continue  # a request is being received or answered, and has limits of its own
+            state = (id(cycle), connection.transport.get_write_buffer_size())
+            before, since = self._seen.get(connection, (state, now))
+            seen[connection] = (state, since if state == before else now)
+            if now - seen[connection][1] >= self.idle_seconds:
+                connection.transport.abort()
+        self._seen = seen
+
+
+def replace_sessions(options: AppOptions) -> Callable[[App], AbstractAsyncContextManager[None]]:
+    """Make the ASGI lifespan that replaces a Gradio app's sessions before its first visitor, and tidies up every second."""
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        sessions = SessionsWithoutValues()
+        sessions.set_blocks(app.get_blocks())
+        app.state_holder = sessions
+        idle = IdleSessions(app, keep_seconds=options.keep_seconds)
+        silent = SilentConnections(app, idle_seconds=options.idle_seconds)
+
+        async def tidy_up() -> None:
+            while True:
+                await asyncio.sleep(1)
+                idle.forget(time.monotonic())
+                silent.close(time.monotonic())
+
+        tidying = asyncio.create_task(tidy_up())
+        yield
+        tidying.cancel()
+
+    return lifespan
+
+
+class BlocksWithoutTraces(gr.Blocks):
+    """A ``gr.Blocks`` whose calls fail in one line, to the caller and in the log, which names no value."""
+
+    async def process_api(self, block_fn: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(block_fn, *args, **kwargs)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            logger.warning("a call of %s was refused: %s", getattr(block_fn, "api_name", block_fn), type(error).__name__)
+            logger.debug("why the call was refused", exc_info=error)
+            raise gr.Error(words.WRONG_VALUES, print_exception=False) from None
+
+
+def files_of_calls(page: gr.Blocks) -> set[str]:
+    """Return the paths that the calls name which are queued or running."""
+    calls = [event.data.data for event in list(page._queue.event_ids_to_events.values()) if event.data]
+    values = [value for data in calls for value in data]
+    files = [file for value in values for file in (value if isinstance(value, list) else [value]) if isinstance(file, dict)]
+    return {file["path"] for file in files if isinstance(file.get("path"), str)}
+
+
+async def withdraw_calls(page: gr.Blocks, session: str, *, api_name: str) -> None:
+    """Take a session's calls of an endpoint out of the queue; for the page they end without a change."""
+    queue = page._queue
+    for call in list(queue.event_ids_to_events.values()):
+        if (call.session_hash, call.fn.api_name) != (session, api_name):
+            continue
+        await queue.remove_from_queue(call._id)
+        if call._id not in queue.event_ids_to_events:  # else it runs already
+            unchanged = {"data": [gr.skip() for _ in call.fn.outputs], "is_generating": False}
+            queue.send_message(call, ProcessCompletedMessage(output=unchanged, success=True))
 
 
 def hidden_file(files: FileStore, *, label: str, many: bool = False) -> gr.File:

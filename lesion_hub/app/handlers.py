@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -35,11 +36,16 @@ def _message_of(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Handlers:
-    """The handlers of one service's requests; ``files`` holds the files that they receive and return."""
+    """The handlers of one service's requests; ``files`` holds the files that they receive and return.
+
+    ``withdraw_batch`` takes the batches of a session out of the queue. ``running`` holds, by session, what cancels a batch that
+    is being analysed.
+    """
 
     service: Service
     files: FileStore
-    cancelled: set[str] = field(default_factory=set)
+    withdraw_batch: Callable[[str], Awaitable[None]]
+    running: dict[str, threading.Event] = field(default_factory=dict)
 
     # -------------------------------------------------------------------------------------------- the page
 
@@ -72,33 +78,44 @@ class Handlers:
         return tuple(gr.skip() for _ in range(5)) if upload is None else self.analyse(upload, *values)
 
     def batch_page(self, uploads: list[Upload], model: str | None, request: gr.Request) -> Iterator[tuple[str, str, str]]:
-        """Yield (progress, table, downloads) as HTML after each file, until the batch is done or cancelled."""
+        """Yield (progress, table, downloads) as HTML after each file, until the batch is done, cancelled or fails."""
         visitor = str(request.session_hash)
-        self.cancelled.discard(visitor)
+        cancelled = self.running[visitor] = threading.Event()
         results = BatchResults(self.service.options.display_side)
         total = len(uploads)
 
-        def shown(word: str = "analysed") -> tuple[str, str]:
-            progress = fragments.render("batch_progress", done=len(results.items), total=total, word=word)
-            return progress, fragments.batch_table_html(results.items)
+        def progress(word: str = "analysed") -> str:
+            return fragments.render("batch_progress", done=len(results.items), total=total, word=word)
+
+        def downloads(note: str = "") -> str:
+            return fragments.downloads_html(results, note) if results.items else ""
 
         try:
             items = self.service.predict_batch(uploads, model=model)
-            yield *shown(), ""
+            yield progress(), "", ""
             for item in items:
                 results.add(item)
-                if visitor in self.cancelled:
-                    break
-                yield *shown(), ""
-            word = "analysed, then cancelled" if visitor in self.cancelled else "analysed"
-            yield *shown(word), fragments.downloads_html(results)
+                if cancelled.is_set():
+                    table = fragments.batch_table_html(results.items)
+                    yield progress("analysed, then cancelled"), table, downloads(words.CANCELLED)
+                    return
+                yield progress(), fragments.batch_table_html(results.items), ""
+            yield progress(), fragments.batch_table_html(results.items), downloads()
         except Exception as error:  # noqa: BLE001 - the last line of defence
-            yield fragments.render("error", text=_message_of(error)), fragments.batch_table_html(results.items), ""
+            message = fragments.render("error", text=_message_of(error))
+            yield message, fragments.batch_table_html(results.items), downloads(words.STOPPED)
+        finally:
+            self.running.pop(visitor, None)
 
-    def cancel_batch(self, request: gr.Request) -> str:
-        """Stop this visitor's batch after the file that is being analysed; the rows so far stay."""
-        self.cancelled.add(str(request.session_hash))
-        return fragments.render("cancelled")
+    async def cancel_batch(self, request: gr.Request) -> str:
+        """Stop this visitor's batch after the file that is being analysed, or take it out of the queue; say which."""
+        visitor = str(request.session_hash)
+        await self.withdraw_batch(visitor)
+        running = self.running.get(visitor)
+        if running is None:
+            return fragments.render("cancelling", text=words.NOTHING_RUNS)
+        running.set()
+        return fragments.render("cancelling", text=words.CANCELLING)
 
     # -------------------------------------------------------------------------------------------- programs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from gradio.themes.utils.fonts import Font
 from starlette.middleware import Middleware
 
 from lesion_hub.app import fragments, words
-from lesion_hub.app.gradio_internals import hidden_file, replace_sessions
+from lesion_hub.app.gradio_internals import BlocksWithoutTraces, files_of_calls, hidden_file, replace_sessions, withdraw_calls
 from lesion_hub.app.handlers import Handlers, add_endpoints
+from lesion_hub.app.middleware import PageMiddleware
 from lesion_hub.app.service import DEFAULT_METHOD, ServedModel, Service
-from lesion_hub.app.uploads import FileStore, UploadMiddleware
+from lesion_hub.app.uploads import FileStore
 from lesion_hub.data.schema import OLDEST_AGE
 from lesion_hub.inference.attribution import METHODS
 from lesion_hub.taxonomy import SEXES, SITES
@@ -22,14 +24,15 @@ from lesion_hub.taxonomy import SEXES, SITES
 _MOST_PROBABLE = "the most probable"
 
 
-class Page(gr.Blocks):
-    """A ``gr.Blocks`` that is always served behind `UploadMiddleware`, without sharing, tracing or telemetry."""
+class Page(BlocksWithoutTraces):
+    """A ``gr.Blocks`` that is always served behind `PageMiddleware`, without sharing, tracing or telemetry."""
 
     def __init__(self, service: Service, files: FileStore) -> None:
         super().__init__(title=words.TITLE, analytics_enabled=False, delete_cache=(10, 60), fill_width=True)
         self.service = service
         self.files = files
-        handlers = Handlers(service, files)
+        files.in_use = partial(files_of_calls, self)
+        handlers = Handlers(service, files, partial(withdraw_calls, self, api_name="batch_page"))
         with self:
             gr.HTML(fragments.render("header", models=list(service.models.values())), elem_id="lesion-header")
             with gr.Tabs():
@@ -47,8 +50,8 @@ class Page(gr.Blocks):
             "css": (Path(__file__).parent / "style.css").read_text(encoding="utf-8"),
             "head": fragments.script(options),
             "app_kwargs": {
-                "middleware": [Middleware(UploadMiddleware, files=self.files, options=options)],
-                "lifespan": replace_sessions,
+                "middleware": [Middleware(PageMiddleware, files=self.files, options=options)],
+                "lifespan": replace_sessions(options),
             },
             "share": False,
             "show_error": False,
@@ -139,7 +142,7 @@ def batch_tab(handlers: Handlers) -> None:
     downloads = gr.HTML(elem_id="batch-downloads")
     table = gr.HTML(elem_id="batch-table")
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    running = run.click(
+    run.click(
         handlers.batch_page,
         inputs=[hidden_file(handlers.files, label="files", many=True), model],
         outputs=[progress, table, downloads],
@@ -149,7 +152,6 @@ def batch_tab(handlers: Handlers) -> None:
         concurrency_limit=1,
         **private,
     )
-    cancel.click(None, cancels=[running])
     cancel.click(handlers.cancel_batch, outputs=[progress], api_name="batch_cancel", queue=False, **private)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _DEFAULT_HOST = "127.0.0.1"
 _NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",  # of the last 10,000 calls it would keep who made them, and sum them up at each call
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -37,7 +40,10 @@ class Running:
 
     def wait(self) -> None:
         """Wait until the process is interrupted."""
-        self.page.block_thread()
+        try:
+            self.page.block_thread()
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Close the server, and drop what it holds in memory."""
@@ -56,6 +62,7 @@ def launch(
         block: whether to return only when the server ends.
     """
     if block:
+        stop_when_terminated()
         leave_a_core()
     page = build(options)
     name = host or os.environ.get("GRADIO_SERVER_NAME") or _DEFAULT_HOST
@@ -82,7 +89,7 @@ def build(options: AppOptions | None = None) -> Page:
     from lesion_hub.app.service import Service
     from lesion_hub.app.uploads import FileStore
 
-    files = FileStore(f"{folder}/memory", capacity=2 * options.max_batch_bytes, keep_seconds=options.keep_seconds)
+    files = FileStore(f"{folder}/memory", capacity=options.memory_bytes, keep_seconds=options.keep_seconds)
     return Page(Service(options), files)
 
 
@@ -105,6 +112,12 @@ def prepare_environment() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.update(_NO_TELEMETRY, GRADIO_TEMP_DIR=folder)
     return folder
+
+
+def stop_when_terminated() -> None:
+    """Let SIGTERM end a process that only serves the page as Ctrl-C does: its temporary folder is deleted."""
+    if threading.current_thread() is threading.main_thread():  # no other may set what a signal does
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def leave_a_core() -> None:

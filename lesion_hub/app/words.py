@@ -14,7 +14,11 @@ NOTICE = (
 )
 OUR_FAULT = "Something went wrong on our side. The error has been logged without your image; please try again."
 BEFORE = "Choose an image and press Analyse; the estimate appears here."
-CANCELLED = "Cancelled. The rows below are those that were done."
+CANCELLING = "Cancelling: the image at hand is finished; then all rows so far can be downloaded."
+CANCELLED = "Cancelled. The files to download and the rows below hold the images that were done; the others were not analysed."
+STOPPED = "The batch stopped here. The files to download and the rows below hold the images that were done before."
+NOTHING_RUNS = "No batch of yours is being analysed now."
+WRONG_VALUES = 'The values of the call do not fit this endpoint; the page describes it under "Use via API".'
 PRIVACY = "Your image is held in memory while it is analysed, and is then gone. It is never written to a disk."
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -30,6 +30,10 @@ def serve(
         float | None, typer.Option("--max-megapixels", help="Most pixels, in millions.  [default: 50]")
     ] = None,
     max_files: Annotated[int | None, typer.Option("--max-files", help="Most files in a batch.  [default: 50]")] = None,
+    max_batch_mb: Annotated[float | None, typer.Option("--max-batch-mb", help="Largest batch, in MB.  [default: 200]")] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option("--memory-mb", help="Most memory for files that arrive or wait, in MB.  [default: 400]")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option("--concurrency", help="Model calls at once.  [default: 1]")] = None,
     queue_size: Annotated[int | None, typer.Option("--queue-size", help="Requests that may wait.  [default: 32]")] = None,
 ) -> None:
@@ -40,8 +44,9 @@ def serve(
     Example: `lesion-hub serve --model ham10000-trio --port 7860`
     """
     from lesion_hub.app.options import AppOptions
-    from lesion_hub.app.serving import launch, leave_a_core
+    from lesion_hub.app.serving import launch, leave_a_core, stop_when_terminated
 
+    stop_when_terminated()
     leave_a_core()
     options = AppOptions.of(
         models=tuple(model) if model else None,
@@ -51,6 +56,8 @@ def serve(
         max_bytes=_scaled(max_mb),
         max_pixels=_scaled(max_megapixels),
         max_files=max_files,
+        max_batch_bytes=_scaled(max_batch_mb),
+        memory_bytes=_scaled(memory_mb),
         concurrency=concurrency,
         queue_size=queue_size,
     )

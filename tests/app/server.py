@@ -32,10 +32,10 @@ class PageServer:
         self._wait()
 
     @classmethod
-    def of_model(cls, name: str, registry: Path, *, log: Path, options: Sequence[str] = ()) -> PageServer:
+    def of_model(cls, name: str, registry: Path, *, log: Path, options: Sequence[str] = (), **environment: str) -> PageServer:
         """``lesion-hub serve`` over a model of a registry."""
         command = [str(COMMAND), "serve", "--model", name, "--registry", str(registry), *options]
-        return cls(command, log=log)
+        return cls(command, log=log, **environment)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -49,6 +49,14 @@ class PageServer:
         """Physical memory of the process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_bytes(self) -> int:
+        """The most physical memory that the process has had since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -221,6 +222,35 @@ def test_a_batch_shows_a_row_for_every_file(visit, good, tmp_path):
     table = seen.page.locator("#batch-table")
     table.get_by_text("good.jpg").first.wait_for()
     table.get_by_text("not an image").first.wait_for()
+
+
+def test_a_cancelled_batch_offers_its_rows_and_a_waiting_one_leaves_the_queue(visit, served_page, monkeypatch, tmp_path):
+    service = served_page.page.service
+    inside = service._predict
+    monkeypatch.setattr(service, "_predict", lambda *args: time.sleep(1) or inside(*args))
+    paths = [tmp_path / f"{number}.jpg" for number in range(8)]
+    for path in paths:
+        path.write_bytes(photograph())
+    first, second = visit(), visit()
+    for seen in (first, second):
+        seen.open_tab("Batch")
+        seen.page.locator("#batch-input").set_input_files(paths)
+        seen.page.locator("#batch-run").click()
+        seen.page.locator("#batch-status", has_text="8 files.").wait_for()
+        if seen is first:
+            seen.page.locator("#batch-table").get_by_text("0.jpg").first.wait_for()
+    second.page.locator("#batch-cancel").click()
+    second.page.locator("#batch-progress", has_text="No batch of yours").wait_for()
+    first.page.locator("#batch-cancel").click()
+    first.page.locator("#batch-progress", has_text="then cancelled").wait_for()
+    assert 0 < first.page.locator("#batch-table tbody tr").count() < 8
+    with first.page.expect_download() as download:
+        first.page.get_by_text("Table as CSV").click()
+    rows = Path(download.value.path()).read_text().splitlines()[1:]
+    assert len(rows) == first.page.locator("#batch-table tbody tr").count()
+    monkeypatch.setattr(service, "_predict", inside)
+    second.page.locator("#batch-run").click()
+    second.page.locator("#batch-progress", has_text="8 of 8 analysed").wait_for()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import re
 import time
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,13 +157,52 @@ def test_a_full_queue_says_busy(app_registry, tmp_path, monkeypatch):
         running.stop()
 
 
-def test_a_cancelled_batch_stops_behind_the_file_at_hand(served_page):
-    service = served_page.page.service
-    handlers, visitor = Handlers(service, served_page.page.files), SimpleNamespace(session_hash="visitor")
-    steps = handlers.batch_page([Upload("a.jpg", photograph()) for _ in range(5)], None, visitor)
+@pytest.fixture
+def handlers(served_page: Running) -> Handlers:
+    """Handlers beside the page's own, whose batches are in no queue."""
+
+    async def withdraw(session: str) -> None:
+        """Nothing is queued."""
+
+    return Handlers(served_page.page.service, served_page.page.files, withdraw)
+
+
+VISITOR = SimpleNamespace(session_hash="visitor")
+
+
+def downloads_of(html: str) -> dict[str, bytes]:
+    """The files that the page offers, by name."""
+    links = re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', html)
+    return {name: base64.b64decode(content) for name, content in links}
+
+
+def test_a_cancelled_batch_stops_behind_the_file_at_hand_and_offers_what_is_done(handlers):
+    steps = handlers.batch_page([Upload(f"{i}.jpg", photograph()) for i in range(5)], None, VISITOR)
     shown = [next(steps), next(steps)]
-    handlers.cancel_batch(visitor)
+    assert "can be downloaded" in asyncio.run(handlers.cancel_batch(VISITOR))
     shown += list(steps)
-    assert "2 of 5 analysed, then cancelled" in shown[-1][0]
-    assert shown[-1][1].count('scope="row"') == 2
-    assert len(list(handlers.batch_page([Upload("a.jpg", photograph())], None, visitor))) == 3
+    progress, table, downloads = shown[-1]
+    assert "2 of 5 analysed, then cancelled" in progress
+    assert table.count('scope="row"') == 2
+    assert "the images that were done" in downloads
+    files = downloads_of(downloads)
+    assert pd.read_csv(BytesIO(files["lesions.csv"]))["file"].tolist() == ["0.jpg", "1.jpg"]
+    assert pd.read_parquet(BytesIO(files["lesions.parquet"]))["file"].tolist() == ["0.jpg", "1.jpg"]
+    assert len(zipfile.ZipFile(BytesIO(files["overlays.zip"])).namelist()) == 2
+    assert len(list(handlers.batch_page([Upload("a.jpg", photograph())], None, VISITOR))) == 3
+    assert handlers.running == {}
+
+
+def test_cancelling_nothing_says_so_and_is_forgotten(handlers):
+    assert "No batch of yours" in asyncio.run(handlers.cancel_batch(VISITOR))
+    assert "1 of 1 analysed<" in list(handlers.batch_page([Upload("a.jpg", photograph())], None, VISITOR))[-1][0]
+
+
+def test_a_batch_that_fails_offers_what_was_done(handlers, monkeypatch):
+    steps = handlers.batch_page([Upload(f"{i}.jpg", photograph()) for i in range(3)], None, VISITOR)
+    shown = [next(steps), next(steps)]
+    monkeypatch.setattr("lesion_hub.app.service._filled_in", lambda patient: 1 / 0)
+    message, table, downloads = [*shown, *steps][-1]
+    assert OUR_FAULT in message
+    assert table.count('scope="row"') == 1
+    assert pd.read_csv(BytesIO(downloads_of(downloads)["lesions.csv"]))["file"].tolist() == ["0.jpg"]

@@ -72,7 +72,7 @@ def test_mistakes_are_one_line(service):
     for options, kind, words in [
         ({"patient": {"age": 300}}, ConfigError, "age 300"),
         ({"method": "gradcan"}, ConfigError, "did you mean 'gradcam'"),
-        ({"method": "gradcam", "label": "melanom"}, TaxonomyError, "mel"),
+        ({"method": "gradcam", "label": "melamon"}, TaxonomyError, "mel"),
     ]:
         with pytest.raises(kind, match=words) as caught:
             service.predict(PHOTO, **options)

@@ -96,6 +96,7 @@ WITH_A_VERSION = {
     "evaluate": "--model NAME --data SET --out OUT --split all",
     "compare": "RUN NAME --data SET --split all",
     "ensemble create": "NAME --out OUT",
+    "recalibrate": "NAME --data SET --out OUT",
     "attribution check": "NAME --data SET",
 }
 WITHOUT = {
@@ -105,7 +106,7 @@ WITHOUT = {
     "calibrate": "NAME",
     "card": "NAME",
 }
-OF_NO_MODEL = {"train", "cross-validate", "search", "attribution methods"}
+OF_NO_MODEL = {"train", "cross-validate", "search", "find-lr", "attribution methods"}
 
 
 def refusal(place, tmp_path, command, line, name):
