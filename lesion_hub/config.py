@@ -250,7 +250,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     """Describe the most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
-    path = ".".join(map(str, first["loc"]))
+    path = " ".join(".".join(map(str, first["loc"])).split())[:200]  # keys are anybody's, a line stays one
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, first["loc"][:-1])
         return f"unknown key {path!r}; {nearest(str(first['loc'][-1]), known)}"

@@ -27,6 +27,7 @@ from lesion_hub.hub.format import read_model, write_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.hub.release import prepare_release
 from lesion_hub.hub.space import space_content
+from lesion_hub.hub.store import info, publish, pull
 from lesion_hub.models import LesionClassifier
 from tests.hub.publishable import TRAINING, refused, write_ensemble, write_folder
 
@@ -141,6 +142,44 @@ def test_a_pipe_is_not_waited_for(folder, name):
             from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"input_size": [3, 0, 0]}, {"input_size": [3, 30000, 30000]}, {"crop_pct": 1e-9}, {"std": [0.0, 1.0, 1.0]}]
+)
+def test_an_input_out_of_bounds_is_one_line(folder, changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "pretrained_cfg": {**config["pretrained_cfg"], **changes}}))
+    with refused(next(iter(changes))):
+        from_pretrained(folder)
+
+
+def test_an_ensemble_of_thousands_is_one_line(folder, tmp_path):
+    path = write_ensemble(tmp_path / "many", {"a": folder}) / "ensemble.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "members": config["members"] * 10_000, "weights": [1e-4] * 10_000}))
+    with refused("members"):
+        from_pretrained(path.parent)
+
+
+def test_a_changelog_that_is_no_text_is_one_line(folder, tmp_path):
+    publish(folder, "a", version="1.0.0", notes="First.", registry=tmp_path / "registry")
+    (tmp_path / "registry" / "a" / "v1.0.0" / "CHANGELOG.md").write_bytes(b"\xff")
+    with refused("CHANGELOG.md", "not readable as text"):
+        info("a", registry=tmp_path / "registry")
+    with refused("CHANGELOG.md", "not readable as text"):
+        publish(folder, "a", version="1.1.0", notes="Second.", registry=tmp_path / "registry")
+
+
+def test_a_copy_does_not_bring_what_a_link_leads_to(folder, tmp_path):
+    registry = tmp_path / "registry"
+    publish(folder, "a", version="1.0.0", notes="First.", registry=registry)
+    (tmp_path / "secret").write_text("secret")
+    (registry / "a" / "v1.0.0" / "leak.png").symlink_to(tmp_path / "secret")
+    with refused("leak.png", "link out of the folder"):
+        pull("a", to=tmp_path / "copy", registry=registry)
+    assert not (tmp_path / "copy").exists()
+
+
 # ------------------------------------------------------------------------------------------------ mutations
 
 HOSTILE = st.sampled_from(
@@ -193,7 +232,7 @@ def ends_well(*uses) -> None:
             assert len(str(error).splitlines()) == 1, str(error)
 
 
-@fuzzed(700)
+@fuzzed(800)
 @given(data=st.data())
 def test_any_config_ends_well(model, headed, tmp_path, data):
     source = data.draw(st.sampled_from([model, headed]))
@@ -202,7 +241,7 @@ def test_any_config_ends_well(model, headed, tmp_path, data):
     ends_well(lambda: read_model(tmp_path))
 
 
-@fuzzed(400)
+@fuzzed(450)
 @given(data=st.data())
 def test_any_ensemble_ends_well(model, tmp_path, data):
     registry = tmp_path / "registry"
@@ -215,7 +254,7 @@ def test_any_ensemble_ends_well(model, tmp_path, data):
     ends_well(lambda: from_pretrained("both@v1.0.0", registry=registry))
 
 
-@fuzzed(250)
+@fuzzed(70)
 @given(data=st.data())
 def test_any_metrics_end_well(tmp_path, data):
     place = tmp_path / "card"
@@ -225,7 +264,7 @@ def test_any_metrics_end_well(tmp_path, data):
     ends_well(lambda: render_card(place), lambda: check_card(place))
 
 
-@fuzzed(250)
+@fuzzed(70)
 @given(data=st.data())
 def test_any_split_ends_well(tmp_path, data):
     place = tmp_path / "card"
@@ -235,7 +274,7 @@ def test_any_split_ends_well(tmp_path, data):
     ends_well(lambda: render_card(place))
 
 
-@fuzzed(500)
+@fuzzed(650)
 @given(data=st.data())
 def test_any_weights_header_ends_well(model, tmp_path, data):
     blob = (model / "model.safetensors").read_bytes()
