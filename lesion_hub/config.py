@@ -33,6 +33,15 @@ NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 ProperShare = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
+# Bounds of what a foreign config may ask of this machine; the largest of timm's networks sees 1024 pixels.
+LARGEST_SIDE = 2048
+LARGEST_SCALE = 4096
+MOST_LABELS = 10_000
+MOST_MEMBERS = 64
+_LARGEST_CONFIG = 1 << 23  # bytes
+Side = Annotated[int, Field(strict=True, ge=8, le=LARGEST_SIDE)]
+Temperature = Annotated[float, Field(strict=True, ge=1e-3, le=1e3, allow_inf_nan=False)]
+
 
 class Options(BaseModel):
     """Base of every options object: frozen, no unknown keys, no NaN."""
@@ -78,10 +87,14 @@ class LesionHubSection(Options):
 
     format_version: Literal[1] = 1
     label_space: str
-    temperature: Positive | None = None
+    temperature: Temperature | None = None
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
     weights_sha256: Sha256
+
+
+Mean = Annotated[float, Field(ge=-1000, le=1000)]
+Deviation = Annotated[float, Field(strict=True, ge=1e-6, le=1000)]
 
 
 class InputConfig(Options):
@@ -91,24 +104,31 @@ class InputConfig(Options):
     """
 
     architecture: str
-    input_size: tuple[int, int, int] = (3, 224, 224)
+    input_size: tuple[Literal[3], Side, Side] = (3, 224, 224)
     fixed_input_size: bool = False
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_pct: Annotated[float, Field(ge=0.1, le=1)] = 1.0
     crop_mode: Literal["center", "squash", "border"] = "center"
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Deviation, Deviation, Deviation]
     num_classes: int
     pool_size: tuple[int, int] | None = None
     first_conv: str | tuple[str, ...] | None = None
     classifier: str | tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _scaled_image_is_bounded(self) -> InputConfig:
+        scale = math.floor(max(self.input_size[1:]) / self.crop_pct)
+        if scale > LARGEST_SCALE:
+            raise ValueError(f"crop_pct {self.crop_pct:g} has images scaled to {scale} pixels, more than {LARGEST_SCALE}")
+        return self
 
 
 class ModelConfig(Options):
     """The whole of ``config.json``."""
 
     architecture: str
-    num_classes: Annotated[int, Field(ge=2)]
+    num_classes: Annotated[int, Field(ge=2, le=MOST_LABELS)]
     num_features: Annotated[int, Field(ge=1)]
     label_names: tuple[str, ...]
     label_descriptions: dict[str, str]
@@ -185,11 +205,11 @@ class EnsembleConfig(Options):
 
     format_version: Literal[1] = 1
     label_space: str
-    label_names: tuple[str, ...]
-    members: tuple[EnsembleMember, ...] = Field(min_length=1)
+    label_names: tuple[str, ...] = Field(min_length=2, max_length=MOST_LABELS)
+    members: tuple[EnsembleMember, ...] = Field(min_length=1, max_length=MOST_MEMBERS)
     weights: tuple[Annotated[float, Field(ge=0)], ...]
     combine: Literal["probabilities", "logits"] = "probabilities"
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
     weights_sha256: Sha256 | None = None
@@ -230,7 +250,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     """Describe the most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
-    path = ".".join(map(str, first["loc"]))
+    path = " ".join(".".join(map(str, first["loc"])).split())[:200]  # keys are anybody's, a line stays one
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, first["loc"][:-1])
         return f"unknown key {path!r}; {nearest(str(first['loc'][-1]), known)}"
@@ -266,7 +286,7 @@ def dump_json(config: BaseModel) -> str:
 def load_model_config(folder: Path) -> ModelConfig:
     """Read and validate ``config.json`` of a model folder."""
     path = folder / CONFIG_NAME
-    config = validated(ModelConfig, read_json(path), str(path))
+    config = validated(ModelConfig, read_json(path, largest=_LARGEST_CONFIG), str(path))
     _ = config.space  # raises when the labels are not those of the space they claim
     return config
 
@@ -274,6 +294,6 @@ def load_model_config(folder: Path) -> ModelConfig:
 def load_ensemble_config(folder: Path) -> EnsembleConfig:
     """Read and validate ``ensemble.json`` of an ensemble folder."""
     path = folder / ENSEMBLE_NAME
-    config = validated(EnsembleConfig, read_json(path), str(path))
+    config = validated(EnsembleConfig, read_json(path, largest=_LARGEST_CONFIG), str(path))
     _ = config.space
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from lesion_hub.errors import ConfigError, FileWriteError
 
 _ASIDE = ".tmp-"
 _BLOCK = 1 << 20
+_DIGITS = 18  # of an integer that always fits 64 bits
 
 
 @contextmanager
@@ -81,10 +83,20 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    """Read a JSON object; a broken file is one ConfigError line, and so is a missing one unless ``missing_ok`` (then {})."""
+def read_json(path: Path, *, missing_ok: bool = False, largest: int = 1 << 28) -> dict[str, Any]:
+    """Read a JSON object of at most ``largest`` bytes, as `json_text` writes them: text, and numbers that are finite.
+
+    A broken file is one ConfigError line, and so is a missing one unless ``missing_ok`` (then {}).
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ConfigError(f"{path}: is no regular file; restore it from where it was published")
+        if path.stat().st_size > largest:
+            raise ConfigError(f"{path}: is larger than {largest >> 20} MiB; restore it from where it was published")
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        if "\\ud" in text.lower():  # half a surrogate pair, which can be written nowhere
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
     except FileNotFoundError:
         if missing_ok:
             return {}
@@ -94,6 +106,20 @@ def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not an object; restore the file")
     return data
+
+
+def _finite(text: str) -> float:
+    """Read a JSON number; NaN, and what is too large, is none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"{text[:_DIGITS]}… is not a number of 64 bits")
+    return int(text)
 
 
 def sha256_of(path: Path) -> str:

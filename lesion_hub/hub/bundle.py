@@ -17,6 +17,7 @@ from torch import Tensor
 from lesion_hub.config import (
     CONFIG_NAME,
     ENSEMBLE_NAME,
+    MOST_MEMBERS,
     EnsembleConfig,
     LesionHubSection,
     ModelConfig,
@@ -92,8 +93,10 @@ def bundle_config(ensemble: EnsembleConfig, members: Sequence[ModelConfig]) -> M
 def bundled_members(folder: Path) -> list[ModelConfig]:
     """Read the members' own configs out of a bundle's ``config.json``."""
     path = folder / CONFIG_NAME
-    args = load_model_config(folder).model_args
-    return [validated(ModelConfig, member, f"{path}: member") for member in args.get("members", ())]
+    members = load_model_config(folder).model_args.get("members")
+    if not isinstance(members, list) or len(members) > MOST_MEMBERS:
+        raise StoreError(f"{path}: names no members; make the ensemble again")
+    return [validated(ModelConfig, member, f"{path}: member") for member in members]
 
 
 def read_bundle(folder: Path) -> list[LesionClassifier]:
@@ -114,7 +117,7 @@ def read_bundle(folder: Path) -> list[LesionClassifier]:
     for i, member in enumerate(members):
         prefix = f"members.{i}."
         own = {key.removeprefix(prefix): weights.pop(key) for key in list(weights) if key.startswith(prefix)}
-        classifiers.append(load_strictly(LesionClassifier.from_config(member), own, folder / WEIGHTS_NAME))
+        classifiers.append(load_strictly(member, own, folder / WEIGHTS_NAME))
     if weights:
         raise StoreError(f"{folder / WEIGHTS_NAME}: holds {next(iter(weights))}, of no member; make the ensemble again")
     return classifiers

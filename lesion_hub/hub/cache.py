@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import constants
 
 from lesion_hub.errors import StoreError
 from lesion_hub.files import sha256_of
-from lesion_hub.hub.layout import WEIGHTS_NAME, WeightsMismatch, is_model_folder, load_config, verify_weights
+from lesion_hub.hub.layout import REPO_PATTERNS, WEIGHTS_NAME, WeightsMismatch, is_model_folder, load_config, verify_weights
 from lesion_hub.hub.retry import with_retries
 from lesion_hub.hub.versions import version_tags
 
@@ -28,8 +30,24 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def cached_refs(repo_id: str) -> list[str]:
     """List the branches and tags of a model repo that the cache knows."""
-    refs = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "refs"
+    refs = _refs(repo_id)
     return sorted(ref.name for ref in refs.iterdir()) if refs.is_dir() else []
+
+
+def drop_broken_refs(repo_id: str) -> None:
+    """Remove refs that name no commit: huggingface_hub neither reads nor replaces what is not text."""
+    for ref in [path for path in _refs(repo_id).rglob("*") if path.is_symlink() or not path.is_dir()]:
+        try:
+            whole = ref.is_file() and _GIT_ID.fullmatch(ref.read_bytes().decode("ascii", "replace"))
+        except FileNotFoundError:  # somebody else dropped it
+            continue
+        if not whole:
+            logger.warning("%s: its ref %s is damaged and dropped from the cache", repo_id, ref.name)
+            ref.unlink(missing_ok=True)
+
+
+def _refs(repo_id: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "refs"
 
 
 def cached_tags(repo_id: str) -> list[str]:
@@ -47,8 +65,7 @@ def fetch_intact(download: Callable[[], Path], repo_id: str) -> Path:
             return path
         for file in damaged:
             logger.warning("%s: %s is not what the Hub announced; it is dropped from the cache", repo_id, file.name)
-            file.resolve().unlink(missing_ok=True)  # the blob, and then the link to it: the next download fetches it again
-            file.unlink(missing_ok=True)
+            _drop(file)
     raise StoreError(
         f"{repo_id}: {damaged[0].name} arrived damaged twice, it does not have the announced hash; "
         "nothing of it was kept, check the connection or tell its publisher"
@@ -58,12 +75,19 @@ def fetch_intact(download: Callable[[], Path], repo_id: str) -> Path:
 def damaged_files(path: Path) -> list[Path]:
     """List those of a cached file, or of a cached snapshot's files, that are not what was announced.
 
-    The Hub announces every file's hash; the config announces the weights', which are read once for that.
+    The Hub announces every file's hash; the config announces the weights', which are read once for that. A folder in a
+    file's place is damage too, and so is a link to anything but one of the repo's blobs.
     """
     if path.is_file():
         return [] if _is_intact(path) else [path]
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    damaged = [file for file in files if file != path / WEIGHTS_NAME and not _is_intact(file)]
+    damaged = []
+    for file in sorted(path.rglob("*")):
+        if file.is_symlink() or file.is_file():
+            whole = _is_blob(file) if file == path / WEIGHTS_NAME else _is_intact(file)
+        else:
+            whole = not any(fnmatch(file.relative_to(path).as_posix(), pattern) for pattern in REPO_PATTERNS)
+        if not whole:
+            damaged.append(file)
     if damaged or not is_model_folder(path):
         return damaged
     try:
@@ -73,8 +97,37 @@ def damaged_files(path: Path) -> list[Path]:
     return []
 
 
+def _is_blob(path: Path) -> bool:
+    """Tell whether a cached file is a link to a blob of its repo; True where the cache keeps plain files."""
+    if not path.is_symlink():
+        return path.is_file()
+    blob = path.parent / path.readlink()
+    return blob.is_file() and blob.parent.resolve() == _blobs(path)
+
+
+def _blobs(path: Path) -> Path | None:
+    """Find the blobs of the repo that a cached file is of: they lie beside its snapshots."""
+    snapshots = next((folder for folder in path.parents if folder.name == "snapshots"), None)
+    return snapshots.with_name("blobs").resolve() if snapshots else None
+
+
+def _drop(path: Path) -> None:
+    """Remove a cached file and its blob, so that the next download fetches it; what else it was linked to stays untouched."""
+    if not path.is_symlink():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return
+    if _is_blob(path):
+        (path.parent / path.readlink()).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def _is_intact(path: Path) -> bool:
     """Tell whether a cached file has the hash in its blob's name; True where the cache keeps plain files, which have none."""
+    if not _is_blob(path):
+        return False
     if not path.is_symlink():
         return True
     announced = path.readlink().name

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from lesion_hub.config import REGISTRY_NAME, REPO_ID, DataSource, EnsembleConfig, ModelConfig, Training
 from lesion_hub.errors import ConfigError, StoreError
@@ -67,7 +68,8 @@ def render_card(folder: str | Path, *, name: str | None = None, licence: str | N
 
         render_card("runs/ham10000_lite0", name="org/ham-lite0")
     """
-    return render_facts(read_card_facts(Path(folder), name, licence))
+    with readable_facts(Path(folder)):
+        return render_facts(read_card_facts(Path(folder), name, licence))
 
 
 def write_card(folder: str | Path, *, name: str | None = None, licence: str | None = None) -> Path:
@@ -208,6 +210,17 @@ class CardFacts:
         return [
             (label, found["support"]) for label, found in self.results["per_class"].items() if found["support"] < FEW_EXAMPLES
         ]
+
+
+@contextmanager
+def readable_facts(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block for facts of another shape than ours into one line; their files are anybody's."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, UndefinedError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        fix = f"measure with lesion-hub evaluate --model {folder} --record"
+        raise ConfigError(f"{folder / METRICS_NAME}: does not hold what a card shows ({reason}); {fix}") from error
 
 
 def read_card_facts(folder: Path, name: str | None = None, licence: str | None = None) -> CardFacts:

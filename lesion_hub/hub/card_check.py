@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from huggingface_hub import ModelCard
 
 from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.card import front_matter, read_card_facts, render_facts
+from lesion_hub.files import read_json
+from lesion_hub.hub.card import front_matter, read_card_facts, readable_facts, render_facts
 from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME
 from lesion_hub.hub.licences import check_licence, training_licences
 from lesion_hub.hub.wording import breaches, missing_statements
@@ -61,12 +61,12 @@ def problems(folder: Path) -> Iterator[str]:
         return
     index = stated.get("model-index") or [{}]
     name = index[0].get("name") if isinstance(index, list) and isinstance(index[0], dict) else None
-    facts = read_card_facts(folder, str(name) if name else None, stated.get("license"))
-    expected = render_facts(facts)
+    with readable_facts(folder):
+        facts = read_card_facts(folder, str(name) if name else None, stated.get("license"))
+        expected, wanted = render_facts(facts), front_matter(facts).to_dict()
 
     there = _SECTION.findall(text)
     yield from (f"section {section!r} is missing" for section in _SECTION.findall(expected) if section not in there)
-    wanted = front_matter(facts).to_dict()
     for key in _KEYS:
         if key in wanted and stated.get(key) != wanted[key]:
             what = "is missing from" if key not in stated else "does not fit the files in"
@@ -105,7 +105,7 @@ def _wrong_numbers(folder: Path, text: str, expected: str) -> Iterator[str]:
         changes = [[(a, b) for a, b in zip(found, known, strict=True) if a != b] for known in originals]
         yield from (f"{a} stands where the files say {b} in {line.strip()!r}" for a, b in min(changes, key=len))
     paths = [folder / name for name in _FILES if (folder / name).is_file()]
-    values = {value for path in paths for value in _numbers(json.loads(path.read_text(encoding="utf-8")))}
+    values = {value for path in paths for value in _numbers(read_json(path))}
     for line in _CODE.sub("", "\n".join(own)).splitlines():
         for match in _NUMBER.finditer(line):
             if not _is_known(match[0], values):

@@ -7,13 +7,14 @@ The layout is timm's native one plus the single root key ``lesion_hub``, so one 
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from lesion_hub.config import CONFIG_NAME, LesionHubSection, ModelConfig, OperatingPoint, Training, dump_json, load_model_config
 from lesion_hub.errors import ConfigError, StoreError
@@ -79,15 +80,28 @@ def stored_weights(classifier: LesionClassifier, storage: StorageType) -> dict[s
         tensor = value.detach().cpu().contiguous()
         if storage == "float16" and tensor.is_floating_point() and tensor.ndim > 1:
             tensor = tensor.to(torch.float16)
-        # A buffer may hold infinite bounds, as Gemma's do until they are set; a weight may not, and nothing may be NaN.
-        unsound = ~torch.isfinite(tensor) if key in learned else ~torch.isfinite(tensor) & ~torch.isinf(value.cpu())
-        if tensor.is_floating_point() and unsound.any():
+        if not holds_numbers(tensor, bounds=key not in learned and bool(torch.isinf(value).any())):
             raise ConfigError(f"{key}: not finite as {tensor.dtype}; the training diverged, or store it as float32")
         if tensor.data_ptr() in stored:
             tensor = tensor.clone()
         stored.add(tensor.data_ptr())
         weights[key] = tensor
     return weights
+
+
+def holds_numbers(tensor: Tensor, *, bounds: bool) -> bool:
+    """Tell whether all of a tensor's values are finite, in one pass over it.
+
+    With ``bounds`` infinite ones pass: a buffer may hold them, as Gemma's do until they are set. A weight may not, and
+    nothing may be NaN.
+
+    >>> holds_numbers(torch.tensor([1.0, torch.inf]), bounds=True), holds_numbers(torch.tensor([torch.nan]), bounds=True)
+    (True, False)
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = map(float, tensor.aminmax())
+    return low == low if bounds else math.isfinite(low) and math.isfinite(high)
 
 
 def fold_temperature(classifier: LesionClassifier, temperature: float) -> None:
@@ -100,27 +114,45 @@ def fold_temperature(classifier: LesionClassifier, temperature: float) -> None:
 def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
     """Read the classifier in a model folder, in evaluation mode, and its config.
 
-    The weights' sha256 is checked first; every tensor must be there, in the network's shape, and none be left over.
+    The weights' sha256 is checked first; every tensor must be there, in the network's shape, and none be left over; every
+    value must be a number.
     """
     config = load_model_config(folder)
     path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
-    return load_strictly(LesionClassifier.from_config(config), read_weights(path), path), config
+    return load_strictly(config, read_weights(path), path), config
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; anything else is one line."""
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
 
 
-def load_strictly(classifier: LesionClassifier, weights: dict[str, Tensor], path: Path) -> LesionClassifier:
-    """Give a classifier the weights in ``path``, every tensor of its network and no other, and set evaluation mode."""
+def load_strictly(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> LesionClassifier:
+    """Build a classifier with the weights in ``path``, every tensor of its network and no other, in evaluation mode."""
+    classifier = LesionClassifier.from_config(config, weights=sum(tensor.numel() for tensor in weights.values()))
     try:
         classifier.network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise StoreError(f"{path}: does not fit {classifier.architecture} ({first}); publish it again") from None
+    for key, value in classifier.network.state_dict(keep_vars=True).items():
+        if not holds_numbers(value.detach(), bounds=not isinstance(value, nn.Parameter)):
+            raise StoreError(f"{path}: {key} holds values that are no numbers; the training diverged, publish another version")
     return classifier.eval()
+
+
+@torch.no_grad()
+def require_scores(classifier: LesionClassifier, folder: Path) -> None:
+    """Raise one line unless the network in ``folder`` maps an image of noise to a finite logit per label."""
+    images = torch.rand(1, *classifier.input_config.input_size, generator=torch.Generator().manual_seed(0))
+    try:
+        logits = classifier(images.to(classifier.dtype))
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(f"{folder}: {classifier.architecture} does not run on its input_size ({reason}); mend that") from None
+    if logits.shape != (1, len(classifier.space)) or not holds_numbers(logits, bounds=False):
+        raise StoreError(f"{folder}: {classifier.architecture} gives no finite score per label; train it again")

@@ -6,7 +6,7 @@ Nothing in a repo can run code when we load it: ``modeling_lesion.py`` is there 
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ from lesion_hub.config import (
     load_model_config,
 )
 from lesion_hub.errors import StoreError
-from lesion_hub.files import sha256_of
+from lesion_hub.files import read_json, sha256_of
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
@@ -30,6 +30,10 @@ SPLIT_NAME = "split.json"
 CHANGELOG_NAME = "CHANGELOG.md"
 MODELING_NAME = "modeling_lesion.py"
 PLOTS_PATTERN = "plots/*.png"
+ALWAYS_THERE = (CARD_NAME, METRICS_NAME, SPLIT_NAME, CHANGELOG_NAME)
+"""The files that every published version holds."""
+REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *ALWAYS_THERE, PLOTS_PATTERN]
+"""All files that a published version may hold."""
 
 TRANSFORMERS_CLASS = "LesionForImageClassification"
 AUTO_MAP = {"AutoModelForImageClassification": f"modeling_lesion.{TRANSFORMERS_CLASS}"}
@@ -90,6 +94,8 @@ def verify_weights(folder: Path, config: ModelConfig | EnsembleConfig) -> None:
     path, expected = folder / WEIGHTS_NAME, own_section(config).weights_sha256
     if expected is None:
         return
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise StoreError(f"{path}: is no regular file; fetch the model again")
     try:
         actual = sha256_of(path)
     except OSError as error:
@@ -104,7 +110,8 @@ def verify_weights(folder: Path, config: ModelConfig | EnsembleConfig) -> None:
 def publishable_files(folder: Path) -> list[str]:
     """List the files of ``folder`` that a repo holds, by relative name; a required one that is missing or broken is one line.
 
-    A run folder may hold more (checkpoints, logs): that is not published. CHANGELOG.md is the publisher's to write.
+    A run folder may hold more (checkpoints, logs): that is not published. CHANGELOG.md is the publisher's to write. A link
+    out of the folder is refused: what it leads to would be published.
     """
     config = load_config(folder)
     required = [CARD_NAME, METRICS_NAME, SPLIT_NAME]
@@ -113,16 +120,31 @@ def publishable_files(folder: Path) -> list[str]:
     network = network_config(folder)
     if network is not None:
         required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if network.auto_map else [])]
-        _check_model(folder, network)
     for name in required:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name}: missing; a published repo holds {', '.join(required)}")
+    files = [*required, *sorted(str(path.relative_to(folder)) for path in folder.glob(PLOTS_PATTERN))]
+    require_own_files(folder, files)
     for name in (METRICS_NAME, SPLIT_NAME):
-        try:
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StoreError(f"{folder / name}: not valid JSON ({error}); write it again") from None
-    return [*required, *sorted(str(path.relative_to(folder)) for path in folder.glob(PLOTS_PATTERN))]
+        read_json(folder / name)
+    if network is not None:
+        _check_model(folder, network)
+    return files
+
+
+def require_own_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise one line unless every one of the named files is a regular one that lies in ``folder``, or is linked within it.
+
+    A snapshot in the Hub's cache is made of links to the blobs beside it, which are its own.
+    """
+    root = folder.resolve()
+    own = (root, root.parents[1] / "blobs") if root.parent.name == "snapshots" else (root,)
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise StoreError(f"{path}: is no regular file; remove it, or put one in its place")
+        if not any(path.resolve().is_relative_to(place) for place in own):
+            raise StoreError(f"{path}: is a link out of the folder; put the file itself there if it shall be published")
 
 
 def _check_model(folder: Path, config: ModelConfig) -> None:
@@ -130,7 +152,7 @@ def _check_model(folder: Path, config: ModelConfig) -> None:
     try:
         with safe_open(folder / WEIGHTS_NAME, framework="np"):
             pass
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise StoreError(f"{folder / WEIGHTS_NAME}: not a safetensors file ({error}); write it with save_file") from None
     if config.auto_map not in (None, AUTO_MAP):  # it could send transformers to code in somebody else's repo
         raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")

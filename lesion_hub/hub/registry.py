@@ -17,7 +17,7 @@ from lesion_hub.errors import StoreError
 from lesion_hub.files import packaged_folder, sync_folder
 from lesion_hub.hub.layout import CHANGELOG_NAME
 from lesion_hub.hub.release import Published, Release
-from lesion_hub.hub.versions import changelog_notes, notes_in, version_tags
+from lesion_hub.hub.versions import changelog_notes, notes_in, read_changelog, version_tags
 from lesion_hub.taxonomy import nearest
 
 VARIABLE = "LESION_HUB_REGISTRY"
@@ -170,8 +170,7 @@ def _install(release: Release, target: Path) -> None:
     home = target.parent
     for abandoned in home.glob(f".*{_STAGING}*"):  # a killed publisher's; the lock says that nobody writes there now
         shutil.rmtree(abandoned, ignore_errors=True)
-    logs = [home / tag / CHANGELOG_NAME for tag in _tags(home)]
-    texts = [log.read_text(encoding="utf-8") for log in logs if log.is_file()]
+    texts = [text for tag in _tags(home) if (text := read_changelog(home / tag / CHANGELOG_NAME))]
     # The one that was written last, which need not be of the highest version: every publish adds one entry.
     previous = max(texts, key=lambda text: len(changelog_notes(text)), default=None)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{_STAGING}", dir=home))

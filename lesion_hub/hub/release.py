@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from lesion_hub.config import ModelConfig
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.layout import MODELING_NAME, is_ensemble, load_config, modeling_source, publishable_files
+from lesion_hub.hub.layout import MODELING_NAME, WEIGHTS_NAME, is_ensemble, load_config, modeling_source, publishable_files
 from lesion_hub.hub.licences import card_licence, check_licence, training_licences
 from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked_notes
 
@@ -63,19 +63,19 @@ def prepare_release(
     config = load_config(folder)
     if isinstance(config, ModelConfig) and config.lesion_hub.temperature is None:  # an ensemble's config cannot lack it
         raise StoreError(f"{folder}: is not calibrated; run lesion-hub calibrate {folder} first")
-    if MODELING_NAME in files:
+    if WEIGHTS_NAME in files:
         from lesion_hub.hub.bundle import read_bundle  # both load torch, which no other check needs
-        from lesion_hub.hub.format import read_model
+        from lesion_hub.hub.format import read_model, require_scores
         from lesion_hub.models.zoo import network_source
 
-        # The folder's own copy may be of an older version, or somebody's: it is never published. This version's code is,
-        # once the weights load strictly into its network.
-        if is_ensemble(folder):
-            read_bundle(folder)
-            source = modeling_source()
-        else:
-            source = modeling_source(network_source(read_model(folder)[0].architecture))
-        files[MODELING_NAME] = source.encode("utf-8")
+        classifiers = read_bundle(folder) if is_ensemble(folder) else [read_model(folder)[0]]
+        for classifier in classifiers:
+            require_scores(classifier, folder)
+        if MODELING_NAME in files:
+            # The folder's own copy may be of an older version, or somebody's: it is never published. This version's code
+            # is, now that the weights load strictly into its network.
+            source = None if is_ensemble(folder) else network_source(classifiers[0].architecture)
+            files[MODELING_NAME] = modeling_source(source).encode("utf-8")
     if not force_licence:
         check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, files)

@@ -10,26 +10,14 @@ from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from lesion_hub import __version__
-from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME, MEMBER_REVISION
+from lesion_hub.config import MEMBER_REVISION
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.cache import cached_refs, cached_tags, damaged_files, fetch_intact
-from lesion_hub.hub.layout import (
-    CARD_NAME,
-    CHANGELOG_NAME,
-    METRICS_NAME,
-    MODELING_NAME,
-    PLOTS_PATTERN,
-    SPLIT_NAME,
-    WEIGHTS_NAME,
-    is_model_folder,
-)
+from lesion_hub.hub.cache import cached_refs, cached_tags, damaged_files, drop_broken_refs, fetch_intact
+from lesion_hub.hub.layout import ALWAYS_THERE, REPO_PATTERNS, is_model_folder
 from lesion_hub.hub.release import Published, Release
 from lesion_hub.hub.retry import NOT_CACHED, one_line_errors, with_retries
 from lesion_hub.hub.upload import ReleaseUpload
 from lesion_hub.hub.versions import version_tags
-
-_ALWAYS_THERE = (CARD_NAME, METRICS_NAME, SPLIT_NAME, CHANGELOG_NAME)
-REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *_ALWAYS_THERE, PLOTS_PATTERN]
 
 
 class Hub:
@@ -59,12 +47,13 @@ class Hub:
 
         A version tag or commit never changes, so a whole and sound copy in the cache is used without asking the Hub.
         """
+        drop_broken_refs(name)
         if constants.HF_HUB_OFFLINE:
             return self._fetch_offline(name, revision)
         wanted = revision or (self.versions(name) or [constants.DEFAULT_REVISION])[-1]
         folder = self._cached(name, wanted) if MEMBER_REVISION.fullmatch(wanted) else None
         # timm and transformers leave two or three files of a repo in the cache, which are not all that we need.
-        is_whole = folder and is_model_folder(folder) and all((folder / file).is_file() for file in _ALWAYS_THERE)
+        is_whole = folder and is_model_folder(folder) and all((folder / file).is_file() for file in ALWAYS_THERE)
         if folder is None or not is_whole or damaged_files(folder):
             with one_line_errors(name, f"fetching revision {wanted}"):
                 folder = fetch_intact(lambda: self._snapshot(name, wanted), name)

@@ -13,7 +13,7 @@ from lesion_hub import __version__
 from lesion_hub.config import REGISTRY_NAME, REPO_ID
 from lesion_hub.errors import StoreError
 from lesion_hub.files import json_text, packaged_folder
-from lesion_hub.hub.layout import CARD_NAME
+from lesion_hub.hub.layout import CARD_NAME, require_own_files
 from lesion_hub.hub.licences import card_licence, strictest
 from lesion_hub.hub.release import Content
 from lesion_hub.hub.remote import Hub
@@ -142,6 +142,8 @@ def space_content(
     """
     remote = [part for part in parts if REPO_ID.fullmatch(part.name)]
     bundled = [part for part in parts if part not in remote]
+    for place in (folder, *(part.folder for part in bundled)):
+        require_own_files(place, _files(place))
     content: Content = {name: folder / name for name in _files(folder)}
     for part in bundled:
         content |= {f"{BUNDLE}/{part.name}/{part.revision}/{name}": part.folder / name for name in _files(part.folder)}

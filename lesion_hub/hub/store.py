@@ -11,7 +11,7 @@ from typing import Any
 from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.files import read_json
-from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section
+from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section, require_own_files
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.release import Published, prepare_release
@@ -188,6 +188,8 @@ def _copy_whole(source: Path, target: Path) -> None:
     """Copy a version's files into a new folder, which appears with all of them or not at all."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise StoreError(f"{target}: exists and is not an empty folder; choose a new one")
+    entries = [path.relative_to(source) for path in source.rglob("*") if path.is_symlink() or not path.is_dir()]
+    require_own_files(source, [str(path) for path in entries if not path.name.startswith(".")])
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         shutil.copytree(source, staging, ignore=shutil.ignore_patterns(".*"))

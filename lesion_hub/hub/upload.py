@@ -19,6 +19,7 @@ from lesion_hub.hub.cache import fetch_intact, git_blob_id
 from lesion_hub.hub.layout import CHANGELOG_NAME
 from lesion_hub.hub.release import Content, Release
 from lesion_hub.hub.retry import status_of, with_retries
+from lesion_hub.hub.versions import read_changelog
 
 IN_FLIGHT_SECONDS = 60.0
 """How long an untagged release commit may be somebody's publish that is still running."""
@@ -137,7 +138,7 @@ class ReleaseUpload(RepoUpload):
             path = fetch_intact(
                 lambda: Path(hf_hub_download(self.repo_id, CHANGELOG_NAME, revision=commit, token=token)), self.repo_id
             )
-            previous = path.read_text(encoding="utf-8")
+            previous = read_changelog(path)
         return {**self.release.files, CHANGELOG_NAME: self.release.changelog_on(previous).encode("utf-8")}
 
     def find(self, history: list[GitCommitInfo]) -> str | None:

@@ -131,8 +131,16 @@ def changelog_notes(changelog: str) -> dict[str, str]:
 
 def notes_in(folder: Path) -> dict[str, str]:
     """Map version tags to notes as the folder's CHANGELOG.md has them; without one there are none."""
-    path = folder / CHANGELOG_NAME
-    return changelog_notes(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    text = read_changelog(folder / CHANGELOG_NAME)
+    return changelog_notes(text) if text else {}
+
+
+def read_changelog(path: Path) -> str | None:
+    """Read a changelog, None where there is none; what is not text is one line."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not readable as text ({error}); restore it from where it was published") from None
 
 
 def _parts(changelog: str) -> tuple[str, list[tuple[str, str]]]:

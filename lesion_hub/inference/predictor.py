@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from lesion_hub.config import OperatingPoint, Options, validated
-from lesion_hub.errors import ConfigError, ImageError
+from lesion_hub.errors import ConfigError, ImageError, StoreError
 from lesion_hub.hub.format import StorageType
 from lesion_hub.hub.release import Published
 from lesion_hub.hub.store import publish
@@ -364,6 +364,8 @@ class Predictor:
         scored = [_forward(member, opened, options, patients) for member in self.members]
         by_member = [probabilities for probabilities, _ in scored]
         combined = self.combination(by_member)
+        if not np.isfinite(combined).all():  # no threshold says anything of them
+            raise StoreError(f"{self.name}: its scores are no numbers; fetch or publish the model again, or use it in float32")
         if options.explain is None:
             return combined, by_member, None
 

@@ -109,10 +109,9 @@ class LesionClassifier(nn.Module):
         return cls(network, target, architecture, _input_config(architecture, network, defaults, overrides), model_args)
 
     @classmethod
-    def from_config(cls, config: ModelConfig) -> LesionClassifier:
-        """Build the classifier that ``config.json`` describes, with fresh weights."""
-        require_architecture(config.architecture)
-        network = build_network(config.architecture, config.num_classes, config.model_args)
+    def from_config(cls, config: ModelConfig, *, weights: int | None = None) -> LesionClassifier:
+        """Build the classifier that ``config.json`` describes, with fresh weights; ``weights`` as for ``build_network``."""
+        network = build_network(config.architecture, config.num_classes, config.model_args, weights=weights)
         return cls(network, config.space, config.architecture, config.pretrained_cfg, config.model_args)
 
     @classmethod
@@ -135,7 +134,7 @@ class LesionClassifier(nn.Module):
             network: made by ``timm.create_model``: one of timm's, or one of your own that is registered with timm.
             labels: what its outputs stand for, in their order; or a label space, or its name. Where the words are those of a
                 known space, the outputs are brought into its order; others make a space of their own, sorted by name.
-            model_args: what ``timm.create_model`` was given beside ``num_classes``.
+            model_args: what ``timm.create_model`` was given beside ``num_classes`` (see ``lesion_hub.models.arguments``).
             image_size, crop_pct: the input that it was trained on, as for ``create``.
             **input_options: ``mean``, ``std``, ``interpolation``, ``crop_mode`` where they differ from timm's for this network.
 

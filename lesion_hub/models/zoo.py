@@ -9,9 +9,11 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -20,10 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, model_entrypoint
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lesion_hub.errors import ConfigError
 from lesion_hub.files import read_json
 from lesion_hub.models import networks
+from lesion_hub.models.arguments import check_arguments
 from lesion_hub.models.last_layers import last_layers
 from lesion_hub.taxonomy import nearest
 
@@ -32,6 +36,13 @@ CUSTOM_ARCHITECTURES = frozenset(entrypoint.__name__ for entrypoint in networks.
 # What a published network's file may import: what everybody has who can load it.
 _COMMON_PACKAGES = ("numpy", "timm", "torch", "torchvision", "transformers")
 _CONVENTIONS = ("forward_features", "forward_head", "get_classifier", "num_features")
+
+# What networks raise of arguments that do not go together.
+_BUILD_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RecursionError, RuntimeError, TypeError, ValueError),
+)
+_SPARE_WEIGHTS = 1 << 22
 
 FAMILIES_FILE = Path(__file__).with_name("families.json")
 
@@ -130,16 +141,50 @@ def default_cfg_of(name: str) -> PretrainedCfg:
 def require_architecture(name: str) -> None:
     """Raise one line when neither timm nor the zoo knows ``name``."""
     if not is_model(name):
+        name = name[:100]
         own = "one of your own is known once the module that registers it with timm is imported"
         raise ConfigError(f"unknown architecture {name!r}; {nearest(name, timm.list_models())[:200]} ({own})")
 
 
-def build_network(architecture: str, num_classes: int, model_args: dict[str, Any]) -> nn.Module:
-    """Build a fresh network; an argument that it does not take is one ConfigError line."""
+def build_network(architecture: str, num_classes: int, model_args: dict[str, Any], *, weights: int | None = None) -> nn.Module:
+    """Build a fresh network; an argument that it does not take, or must not be told, is one ConfigError line.
+
+    ``weights`` is how many numbers there are to fill it with: a network that needs far more is refused before its memory is
+    touched.
+    """
+    require_buildable(architecture, model_args)
     try:
-        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise ConfigError(f"{architecture}: cannot be built with {model_args}: {error}") from None
+        with nullcontext() if weights is None else _at_most(2 * weights + _SPARE_WEIGHTS):
+            return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
+    except _BUILD_ERRORS as error:
+        reason = " ".join(f"{model_args}: {error}".split())
+        raise ConfigError(f"{architecture}: cannot be built with {reason[:400]}") from None
+
+
+def require_buildable(architecture: str, model_args: Mapping[str, Any]) -> None:
+    """Raise one line unless timm or the zoo knows ``architecture``, what it is made of, and the arguments of both."""
+    require_architecture(architecture)
+    for inner, arguments in check_arguments(architecture, model_args):
+        require_buildable(inner, arguments)
+
+
+@contextmanager
+def _at_most(limit: int) -> Iterator[None]:
+    """Refuse modules that this thread makes in the block once they have more than ``limit`` parameters together."""
+    made, builder = 0, get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        if parameter is not None and get_ident() == builder:  # other threads build models of their own
+            made += parameter.numel()
+            if made > limit:
+                raise ValueError("it is far larger than the weights that are there; fetch or publish the model again")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 # ------------------------------------------------------------------------------------------------ trained elsewhere

@@ -171,7 +171,7 @@ def test_weights_of_another_shape_are_one_line(tmp_path):
         ({"archtecture": "x"}, "did you mean 'architecture'"),
         ({"label_names": ["benign"]}, "label_names has 1 entries but num_classes is 2"),
         ({"architecture": "no_such_net"}, "unknown architecture 'no_such_net'"),
-        ({"model_args": {"nonsense": 1}}, "cannot be built"),
+        ({"model_args": {"nonsense": 1}}, "model_args may not set 'nonsense'"),
     ],
 )
 def test_a_config_that_is_wrong_is_one_line(tmp_path, changes, told):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lesion_hub.config import CONFIG_NAME
-from lesion_hub.errors import StoreError
+from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.hub.format import write_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.models import LesionClassifier
@@ -53,7 +53,7 @@ def test_broken_metrics_are_not_publishable(tmp_path):
     for name in ("README.md", "metrics.json", "split.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(StoreError, match=r"metrics\.json: not valid JSON"):
+    with pytest.raises(ConfigError, match=r"metrics\.json: not readable as JSON"):
         publishable_files(tmp_path)
 
 

@@ -352,3 +352,23 @@ def test_a_damaged_file_is_named(cached, offline, name):
     path.resolve().write_bytes(blob)
     with refused(name, "damaged"):
         store.resolve(repo_id, "v1.0.0")
+
+
+@pytest.mark.parametrize("damage", ["folder", "link", "ref"])
+def test_a_cache_that_holds_what_the_hub_never_sent_heals_itself(published, fresh_cache, tmp_path, damage):
+    repo_id, first, _ = published
+    cache = fresh_cache()
+    snapshot = lesion_hub.from_pretrained(repo_id, revision="v1.0.0").folder
+    precious = tmp_path / "precious.json"
+    precious.write_text("{}")
+    if damage == "ref":
+        (ref,) = cache.rglob("refs/v1.0.0")
+        ref.write_bytes(b"\xff\xfe")
+    else:
+        (snapshot / "config.json").unlink()
+        if damage == "folder":
+            (snapshot / "config.json").mkdir()
+        else:
+            (snapshot / "config.json").symlink_to(precious)
+    assert holds_weights_of(lesion_hub.from_pretrained(repo_id, revision="v1.0.0"), first)
+    assert precious.read_text() == "{}"  # what a link led to is not the cache's to delete
