@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_an_afternoon_leads_from_a_clinics_folder_to_two_published_versions(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OUT": str(tmp_path / "afternoon"),
-        "COUNT": "300",
+        "COUNT": "200",
         "LESION_HUB_CACHE": str(tmp_path / "cache"),
     }
     ran = subprocess.run(
