@@ -21,11 +21,14 @@ $(INSTALLED): setup.cfg pyproject.toml
 demo: $(INSTALLED)  ## fine-tune, measure, publish, explain on a synthetic set, offline; then serve the page (SERVE=0: not)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
+# One thread each, for the tests run side by side; more than four at once gain nothing but load.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
+
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED) ## the tests that take neither a browser nor long, on all cores
-	$(BIN)/python -m pytest -m "not slow and not browser" -n auto
+	$(PYTEST) -m "not slow and not browser"
 
 lint: $(INSTALLED) ## ruff, its formatting, and mypy
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Ask a running page, here or on Spaces, about some images: ``python examples/ask_the_page.py http://127.0.0.1:7860 IMAGE…``."""
+"""Ask a running page about some images: ``python examples/ask_the_page.py http://127.0.0.1:7860 IMAGE…``."""
 
 from __future__ import annotations
 

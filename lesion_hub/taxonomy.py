@@ -351,8 +351,8 @@ def space_from_names(names: Iterable[str], name: str = "custom") -> LabelSpace:
         meaning = next(meaning for meaning in meanings if meanings.count(meaning) > 1)
         one, other, *_ = twins = [word for word, own in zip(words, meanings, strict=True) if own == meaning]
         raise TaxonomyError(
-            f"class names {', '.join(map(repr, twins))} are the same label ({meaning}); read into a space that unites such names "
-            f"(--space ham7), or give them one name (--label {one!r}={other!r}; folders: rename)"
+            f"class names {', '.join(map(repr, twins))} are the same label ({meaning}); read into a space that unites such "
+            f"names (--space ham7), or give them one name (--label {one!r}={other!r}; folders: rename)"
         )
     for space in LABEL_SPACES.values():
         if all(word in space for word in words) and {space.index(word) for word in words} == set(range(len(space))):

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 RENEWAL = 10.0
 SILENCE = 120.0
 BETWEEN_LOOKS = 1.0
+
+# What a run that is alone in its folder is claimed as.
+RUN = "run"
 
 T = TypeVar("T")
 
@@ -101,17 +104,22 @@ class Claims:
 
     def take(self, name: str) -> Claim | None:
         """Claim the run ``name``; None where a living worker has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        last = max(self._attempts(name), default=0)
-        if last and self._living(_claim_file(self.folder, name, last)):
-            return None
-        file = _claim_file(self.folder, name, last + 1)
-        try:
-            with file.open("x", encoding="utf-8") as stream:
-                json.dump({"host": socket.gethostname(), "pid": os.getpid()}, stream)
-        except FileExistsError:  # another was quicker
-            return None
-        return Claim(name, last + 1, file)
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                last = max(self._attempts(name), default=0)
+                if last and self._living(_claim_file(self.folder, name, last)):
+                    return None
+                file = _claim_file(self.folder, name, last + 1)
+                with file.open("x", encoding="utf-8") as stream:
+                    json.dump({"host": socket.gethostname(), "pid": os.getpid()}, stream)
+            except FileExistsError:  # another was quicker
+                return None
+            except FileNotFoundError:
+                if self.folder.is_dir():
+                    raise
+                continue  # the run that was there has ended, and taken the empty folder away
+            return Claim(name, last + 1, file)
 
     def take_first(self, names: Iterable[str], finished: Callable[[str], bool]) -> Claim | None:
         """Claim the first run that is neither finished nor a living worker's; None where there is none."""
@@ -138,9 +146,23 @@ class Claims:
         for file in sorted(self.folder.glob("*.*")):
             name, _, attempt = file.name.rpartition(".")
             if int(attempt) == max(self._attempts(name), default=0) and self._living(file):
-                owner = _owner(file)
-                found.append(f"{name} ({owner.get('host', '?')}, process {owner.get('pid', '?')})")
+                found.append(f"{name} ({_owner_words(file)})")
         return found
+
+    def owner(self, name: str) -> str:
+        """Name the machine and the process whose claim on the run ``name`` is the latest."""
+        return _owner_words(_claim_file(self.folder, name, max(self._attempts(name), default=0)))
+
+    def clear(self, name: str) -> None:
+        """Forget the workers that died at ``name``, which has come to its end, and the folder where nothing else is in it."""
+        with suppress(FileNotFoundError):  # the next run there has come to its end meanwhile
+            for attempt in self._attempts(name):
+                file = _claim_file(self.folder, name, attempt)
+                if not self._living(file):
+                    file.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
     def refuse_restart(self) -> None:
         """Refuse to delete what living workers are at."""
@@ -185,6 +207,12 @@ def _owner(file: Path) -> dict[str, Any]:
         return {}
 
 
+def _owner_words(file: Path) -> str:
+    """Name the machine and the process that made a claim."""
+    owner = _owner(file)
+    return f"{owner.get('host', '?')}, process {owner.get('pid', '?')}"
+
+
 def _process_lives(pid: int) -> bool:
     multiprocessing.active_children()  # a child that ended keeps its number until it is asked for
     try:
@@ -225,6 +253,39 @@ def work_through(
             work(claim)
             # The others look at what the first has written as soon as the claim is given up.
             accelerator.wait_for_everyone()
+
+
+@contextmanager
+def alone_in(out: Path, accelerator: Accelerator, *, restart: bool = False) -> Iterator[Claim]:
+    """Claim the one run in ``out`` while the block runs; refuse, in all processes, where a living process has it.
+
+    Of a run with several processes the first holds the claim. A killed owner is in nobody's way (see `Claims`).
+    """
+    claims, claim, refusal = Claims(out), None, None
+    if accelerator.is_main_process:
+        try:
+            if restart:
+                claims.refuse_restart()
+            claim = claims.take(RUN)
+            if claim is None:
+                refusal = (
+                    f"{out}: another process trains here ({claims.owner(RUN)}); wait for its end or stop it, or choose "
+                    f"another --out (of a machine that is gone its run is free after {SILENCE:.0f} s)"
+                )
+        except ConfigError as error:
+            refusal = str(error)
+        except OSError as error:
+            refusal = f"{out}: cannot be written ({error.strerror}); choose another --out"
+    refusal = from_first(refusal, accelerator)
+    if refusal is not None:
+        raise ConfigError(refusal)
+    claim = claim or Claim(RUN, 1, None)
+    try:
+        with claim.held():
+            yield claim
+    finally:
+        if claim.file is not None:
+            claims.clear(RUN)
 
 
 def from_first(value: T, accelerator: Accelerator) -> T:

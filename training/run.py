@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, augmentation_picture, eval_batch
-from lesion_hub.training.claims import Claim, Claims, work_through
+from lesion_hub.training.claims import Claim, Claims, alone_in, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
 from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
 from lesion_hub.training.finish import finish
+from lesion_hub.training.inputs import keep_inputs
 from lesion_hub.training.launch import LaunchOptions, make_accelerator, start_tracker
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.measure import PartScorer
@@ -45,23 +47,39 @@ MEMBERS_NAME = "ensemble_members.json"
 
 
 def train_recipe(
-    recipe: Recipe, options: LaunchOptions, after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+    recipe: Recipe,
+    options: LaunchOptions,
+    after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    claim: Claim | None = None,
 ) -> RunFolder:
     """Train ``recipe``, or go on where its run in ``options.out`` stopped, or ended with fewer epochs; return the folder.
 
     ``after_epoch`` is called with the records of all epochs so far, on resuming too, and may raise to end the run there.
+    No other process may train in the folder meanwhile: a worker that shares runs out gives its ``claim`` on this one, without
+    which the run is claimed here. It is confirmed after every epoch.
     """
     folder = RunFolder(options.out)
-    with folder.freed_unless_saved(restart=options.restart):
-        _train(recipe, options, folder, after_epoch)
+    accelerator = make_accelerator(recipe, options)
+    whole = alone_in(options.out, accelerator, restart=options.restart) if claim is None else nullcontext(claim)
+    with whole as held, folder.freed_unless_saved(restart=options.restart):
+
+        def confirmed(history: list[dict[str, Any]]) -> None:
+            held.confirm()
+            if after_epoch is not None:
+                after_epoch(history)
+
+        _train(recipe, options, folder, accelerator, confirmed)
     return folder
 
 
 def _train(
-    recipe: Recipe, options: LaunchOptions, folder: RunFolder, after_epoch: Callable[[list[dict[str, Any]]], None] | None
+    recipe: Recipe,
+    options: LaunchOptions,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    after_epoch: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Claim ``folder`` for ``recipe``, train, and write the model into it."""
-    accelerator = make_accelerator(recipe, options)
+    """Make ``folder`` that of ``recipe``, train, and write the model into it."""
     with accelerator.main_process_first():
         recipe = folder.claim(
             recipe, restart=options.restart and accelerator.is_main_process, any_batch=options.find_batch_size
@@ -73,6 +91,7 @@ def _train(
     data = read_run_data(recipe, options, folder, accelerator)
     start = start_of(recipe.model)
     start.refuse_seen(data.held_out())
+    keep_inputs(folder, data, start, accelerator)
     classifier = build_classifier(recipe, data.space, start)
     if options.find_batch_size and not folder.started and recipe.probe is None:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
@@ -177,7 +196,7 @@ def train_several(recipes: Mapping[str, Recipe], runs: Mapping[str, Path], optio
 
     def train(claim: Claim) -> None:
         place = options.model_copy(update={"out": runs[claim.name], "restart": False})
-        train_recipe(recipes[claim.name], place, lambda history: claim.confirm())
+        train_recipe(recipes[claim.name], place, claim=claim)
 
     with local_workers(train_several, options, recipes, runs):
         work_through(lambda: claims.take_first(recipes, finished), lambda: all(map(finished, recipes)), train, accelerator)

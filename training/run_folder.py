@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "index.parquet"
 
     @property
+    def inputs_file(self) -> Path:
+        """The images, labels and starting weights that the run is made from, to be compared when it goes on."""
+        return self.path / "inputs.parquet"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -91,6 +96,7 @@ class RunFolder:
             self.draw_file,
             self.manifest_file,
             self.index_file,
+            self.inputs_file,
             self.picture_file,
         )
 

@@ -177,7 +177,6 @@ class Study:
         place = self.options.model_copy(update={"out": folder, "measure_test": False, "restart": False})
 
         def after_epoch(history: list[dict[str, Any]]) -> None:
-            claim.confirm()
             hopeless = trial is not None and self.hopeless(trial, history)
             if from_first(hopeless, self.accelerator):
                 raise optuna.TrialPruned
@@ -188,7 +187,7 @@ class Study:
             self.end(trial, TrialState.FAIL, str(error))
             return
         try:
-            train_recipe(recipe, place, after_epoch)
+            train_recipe(recipe, place, after_epoch, claim)
         except optuna.TrialPruned:
             self.end(trial, TrialState.PRUNED, "")
         except TrainingDiverged:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from lesion_hub.errors import ConfigError
 from lesion_hub.training import claims as module
-from lesion_hub.training.claims import SILENCE, Claim, ClaimLost, Claims, work_through
+from lesion_hub.training.claims import RUN, SILENCE, Claim, ClaimLost, Claims, alone_in, work_through
 
 
 @pytest.fixture
@@ -124,3 +124,31 @@ def test_workers_do_each_run_once_between_them(
     for thread in threads:
         thread.join(timeout=30)
     assert order == Counter(names)
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path, cpu_accelerator: Accelerator) -> None:
+    out = tmp_path / "run"
+    with alone_in(out, cpu_accelerator):
+        for restart, line in ((False, "another process trains here"), (True, "--restart: others work on run")):
+            with (
+                pytest.raises(ConfigError, match=rf"{line} .*process {os.getpid()}\)"),
+                alone_in(out, cpu_accelerator, restart=restart),
+            ):
+                pass
+    assert not out.exists(), "nothing was written into it"
+
+
+def test_a_run_elsewhere_is_free_once_its_machine_is_silent(tmp_path: Path, cpu_accelerator: Accelerator) -> None:
+    file = made_by(Claims(tmp_path).take(RUN), host="another-machine", pid=dead_process())
+    with pytest.raises(ConfigError, match=r"\(another-machine, process"), alone_in(tmp_path, cpu_accelerator):
+        pass
+    os.utime(file, (0, 0))
+    with alone_in(tmp_path, cpu_accelerator) as claim:
+        assert claim.attempt == 2
+    assert not file.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, cpu_accelerator: Accelerator) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/run: cannot be written"), alone_in(tmp_path / "file" / "run", cpu_accelerator):
+        pass

@@ -37,11 +37,11 @@ def test_every_image_is_tested_once_and_an_interrupted_validation_goes_on(
 ) -> None:
     train, trained = run.train_recipe, []
 
-    def second_fold_dies(recipe, place, after_epoch):  # type: ignore[no-untyped-def]
+    def second_fold_dies(recipe, place, claim):  # type: ignore[no-untyped-def]
         trained.append(recipe.name)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train(recipe, place, after_epoch)
+        return train(recipe, place, claim=claim)
 
     monkeypatch.setattr(run, "train_recipe", second_fold_dies)
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate import Accelerator
 
 from lesion_hub.training import launch, train
+from lesion_hub.training.claims import alone_in
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.recipe_files import load_recipe
@@ -50,12 +53,16 @@ def start(command: list[str], options: LaunchOptions) -> subprocess.Popen[str]:
 
 def signal_after(process: subprocess.Popen[str], step: int, options: LaunchOptions, signum: int) -> tuple[str, str]:
     """Send ``signum`` to the whole group once a checkpoint of ``step`` or later is there; what the process said."""
+    wait_for_step(process, step, options)
+    os.killpg(process.pid, signum)
+    return process.communicate(timeout=60)
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int, options: LaunchOptions) -> None:
     deadline = time.monotonic() + 120
     while not any(int(path.stem[5:]) >= step for path in (options.out / "checkpoints").glob("step-*.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
-    os.killpg(process.pid, signum)
-    return process.communicate(timeout=60)
 
 
 @pytest.mark.slow
@@ -75,6 +82,24 @@ def test_a_killed_run_ends_in_the_same_bytes(options: LaunchOptions, tmp_path: P
     train_recipe(recipe, straight)
     assert (options.out / "model.safetensors").read_bytes() == (straight.out / "model.safetensors").read_bytes()
     assert (options.out / "config.json").read_bytes() == (straight.out / "config.json").read_bytes()
+
+
+def test_a_run_is_one_process_at_a_time(options: LaunchOptions) -> None:
+    """A second one is refused in a line that names the first; what a killed one leaves is in nobody's way."""
+    command = [sys.executable, "training/train.py"]
+    first = start(command, options)
+    wait_for_step(first, 1, options)
+    second = start(command, options)
+    _, said = second.communicate(timeout=60)
+    assert first.poll() is None, "the first goes on"
+    assert second.returncode == 1 and len(said.splitlines()) == 1
+    owner = f"another process trains here ({socket.gethostname()}, process {first.pid}); wait for its end or stop it, or choose"
+    assert owner in said
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    with alone_in(options.out, Accelerator(cpu=True)) as claim:
+        assert claim.attempt == 2
+    assert not (options.out / "claims").exists() and (options.out / "checkpoints").is_dir()
 
 
 def test_print_recipe_shows_what_would_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
