@@ -119,6 +119,8 @@ def publishable_files(folder: Path) -> list[str]:
         required = [ENSEMBLE_NAME, *required]
     network = network_config(folder)
     if network is not None:
+        if network.auto_map not in (None, AUTO_MAP):  # it could send transformers to code in somebody else's repo
+            raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")
         required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if network.auto_map else [])]
     for name in required:
         if not (folder / name).is_file():
@@ -154,5 +156,3 @@ def _check_model(folder: Path, config: ModelConfig) -> None:
             pass
     except (OSError, SafetensorError, ValueError) as error:
         raise StoreError(f"{folder / WEIGHTS_NAME}: not a safetensors file ({error}); write it with save_file") from None
-    if config.auto_map not in (None, AUTO_MAP):  # it could send transformers to code in somebody else's repo
-        raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")

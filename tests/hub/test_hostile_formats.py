@@ -176,8 +176,8 @@ def test_a_copy_does_not_bring_what_a_link_leads_to(folder, tmp_path):
     (tmp_path / "secret").write_text("secret")
     (registry / "a" / "v1.0.0" / "leak.png").symlink_to(tmp_path / "secret")
     with refused("leak.png", "link out of the folder"):
-        pull("a", to=tmp_path / "copy", registry=registry)
-    assert not (tmp_path / "copy").exists()
+        pull("a", to=tmp_path / "pulled", registry=registry)
+    assert not (tmp_path / "pulled").exists()
 
 
 # ------------------------------------------------------------------------------------------------ mutations
