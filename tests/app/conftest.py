@@ -34,3 +34,11 @@ def served_page(app_options: AppOptions) -> Iterator[Running]:
     running = launch(app_options, block=False)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def nothing_waits(served_page: Running) -> None:
+    """Drop what the visitors of other tests did not fetch, which the page keeps for a while."""
+    files = served_page.page.files
+    for token in list(files._held):
+        files._drop(token)

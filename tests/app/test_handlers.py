@@ -27,6 +27,9 @@ from tests.app.models import CAMERA, as_json, files_on_disk, metadata_in, option
 from tests.data.bad_files import BROKEN
 
 
+pytestmark = pytest.mark.usefixtures("nothing_waits")
+
+
 @pytest.fixture(scope="module")
 def client(served_page: Running, tmp_path_factory: pytest.TempPathFactory) -> Client:
     return Client(served_page.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))

@@ -189,6 +189,7 @@ def test_an_upload_waits_in_memory_alone_and_is_gone_once_taken(served_page):
     assert second.status_code == 403
 
 
+@pytest.mark.usefixtures("nothing_waits")
 def test_too_much_is_refused_while_it_arrives(served_page):
     large = httpx.post(at(served_page, "upload"), files={"files": ("big.jpg", b"x" * 500_001)})
     assert (large.status_code, "0.5 MB" in large.text) == (413, True)
