@@ -26,7 +26,6 @@ from lesion_hub.app.words import NOTICE, OUR_FAULT
 from tests.app.models import CAMERA, as_json, files_on_disk, metadata_in, options_over, photograph
 from tests.data.bad_files import BROKEN
 
-
 pytestmark = pytest.mark.usefixtures("nothing_waits")
 
 
