@@ -46,7 +46,7 @@ lesion-hub serve --model clinic-probe@1.0.0 >"$out/serve.log" 2>&1 &
 page=$!
 trap 'kill $page 2>/dev/null || true' EXIT
 until url=$(grep -om1 'http://[0-9.:]*[0-9]' "$out/serve.log"); do kill -0 $page && sleep 1; done
-show python examples/ask_the_page.py "$url" "$out/branch/nachtrag/"IMG_000*.JPG
+show python examples/ask_the_page.py "$url" "$out/branch/nachtrag/"branch_00*.JPG
 kill $page && wait $page || true
 trap - EXIT
 

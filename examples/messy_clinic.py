@@ -54,7 +54,7 @@ def main() -> None:
         table = []
         for number, row in enumerate(rows):
             words = WORDS[row["dx"]]
-            target = options.out / FOLDERS[int(rng.integers(len(FOLDERS)))] / f"IMG_{number:04d}.JPG"
+            target = options.out / FOLDERS[int(rng.integers(len(FOLDERS)))] / f"{options.out.name}_{number:04d}.JPG"
             if options.camera:
                 pixels = np.asarray(Image.open(pictures[row["image_id"]]).convert("RGB"))
                 Image.fromarray(corrupt(pixels, options.camera, severity=3, seed=number)).save(target, "JPEG", quality=90)
@@ -66,11 +66,12 @@ def main() -> None:
             )
 
         # Somebody added the first picture again under another name and another case, and a transfer broke off.
-        again = options.out / FOLDERS[-1] / "IMG_9000.JPG"
+        again = options.out / FOLDERS[-1] / f"{options.out.name}_9000.JPG"
         shutil.copyfile(next(options.out.rglob(table[0][0])), again)
-        table.append((again.name, "F9000", *table[0][2:]))
-        broken = next(options.out.rglob(table[1][0]))
-        broken.write_bytes(broken.read_bytes()[:400])
+        table.append((again.name, f"F9{options.seed:03d}", *table[0][2:]))
+        if not options.camera:
+            broken = next(options.out.rglob(table[1][0]))
+            broken.write_bytes(broken.read_bytes()[:400])
 
     with (options.out / "Befunde.csv").open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file, delimiter=";").writerows([HEADINGS, *table])
