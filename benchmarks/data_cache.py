@@ -37,7 +37,7 @@ def decode(paths: list[Path]) -> None:
             np.asarray(image.convert("RGB").resize((SPEC.width, SPEC.height), Image.Resampling.BICUBIC))
 
 
-def images_per_second(images: int, rounds: int, deliver: Callable[[], object]) -> float:
+def median_rate(images: int, rounds: int, deliver: Callable[[], object]) -> float:
     """Return the median rate at which ``deliver`` gives its ``images``, after one round of warm-up."""
     deliver()
     seconds = []
@@ -63,9 +63,9 @@ def main() -> None:
         batches = [rng.integers(0, options.images, BATCH) for _ in range(max(2 * options.workers, len(cache) // BATCH))]
         few = [[paths[index] for index in indices] for indices in batches[: 2 * options.workers]]
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            pillow = images_per_second(BATCH * len(few), options.rounds, lambda: list(pool.map(decode, few)))
+            pillow = median_rate(BATCH * len(few), options.rounds, lambda: list(pool.map(decode, few)))
         out = np.empty((BATCH, *SPEC.shape), np.uint8)
-        cached = images_per_second(
+        cached = median_rate(
             BATCH * len(batches), options.rounds, lambda: [cache.read(indices, out=out) for indices in batches]
         )
     if options.json:

@@ -24,6 +24,7 @@ from lesion_hub.cli import app
 from lesion_hub.training import train
 from lesion_hub.training.recipe_files import load_recipe, read_yaml, shipped_recipes
 from tests.fenced_blocks import REASONS, RUN, Block, blocks_of, commands_in, prose_of
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -355,12 +356,7 @@ def _exists(dotted: str) -> bool:
 
 @pytest.fixture(scope="module")
 def five_projects() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("five_projects", ROOT / "examples" / "five_projects.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/five_projects.py")
 
 
 def test_the_table_of_the_five_projects_is_that_of_its_results(five_projects: ModuleType, tmp_path: Path) -> None:

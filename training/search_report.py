@@ -60,14 +60,14 @@ def draw_search(records: Sequence[Mapping[str, Any]], importances: Mapping[str, 
     rows = -(-len(keys) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * (1 + rows)), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns)
-    draw_history(figure.add_subplot(grid[0, : columns - 1]), records)
+    draw_trials(figure.add_subplot(grid[0, : columns - 1]), records)
     draw_importances(figure.add_subplot(grid[0, columns - 1]), importances)
     for place, key in enumerate(keys):
         draw_slice(figure.add_subplot(grid[1 + place // columns, place % columns]), key, records, space)
     save_figure(figure, path)
 
 
-def draw_history(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+def draw_trials(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     """Draw every trial's measure by its number, and the best of the finished ones so far."""
     measured = [record for record in records if record["balanced_accuracy"] is not None]
     for state in dict.fromkeys(record["state"] for record in measured):

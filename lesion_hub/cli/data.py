@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lesion_hub.cli.options import DataArgument, DataOptions, JsonOption, WorkersOption, takes_data_options
+from lesion_hub.cli.options import DataArgument, JsonOption, ReadingOptions, WorkersOption, takes_data_options
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.errors import DataError
 from lesion_hub.progress import progress_bar
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Read, audit, split, cache, shard and generate data sets.")
 
 
-def read_data(path: str, reading: DataOptions, *, split: str | None = None) -> ReadResult:
+def read_data(path: str, reading: ReadingOptions, *, split: str | None = None) -> ReadResult:
     """Read a data set as the options of the command line say, without the progress bars of the datasets library."""
     import datasets
 
@@ -35,7 +35,7 @@ def read_data(path: str, reading: DataOptions, *, split: str | None = None) -> R
 def show(
     path: DataArgument,
     split: Annotated[str | None, typer.Option("--split", help="Keep train, val or test alone.")] = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Say what a data set holds: images, lesions, patients, what its labels were taken for, and what is wrong with it.
@@ -140,7 +140,7 @@ def cache(
     fit: Annotated[str, typer.Option("--fit", help="squash, crop or pad.")] = "squash",
     on_error: Annotated[str, typer.Option("--on-error", help="fail, or skip and record bad files.")] = "fail",
     processes: Annotated[int | None, typer.Option("--processes", help="Decoding processes; default: one a core.")] = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Decode and resize every image once, so that training reads pixels at memory speed. Safe to interrupt and repeat.
@@ -167,7 +167,7 @@ def audit(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.html.")] = Path("audit"),
     workers: WorkersOption = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Look for what makes a score misleading: duplicates, leaks, conflicts, and labels that the image source alone predicts.
@@ -220,7 +220,7 @@ def split(
         bool, typer.Option("--allow-absent", help="Accept a class that is missing from some parts.")
     ] = False,
     workers: WorkersOption = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Split by lesion or patient, near duplicates kept together, class by class; the manifest is hashed and re-checked.
@@ -254,7 +254,7 @@ def shards(
     format_: Annotated[str, typer.Option("--format", help="parquet, or webdataset (tar).")] = "parquet",
     shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the order of the images.")] = 0,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     json_: JsonOption = False,
 ) -> None:
     """Write a data set as shards, image files as they are, to train on as a stream. Safe to interrupt and repeat.

@@ -11,17 +11,19 @@ from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     AsSpaceOption,
     DataOption,
-    DataOptions,
     DeviceOption,
     ForceOption,
     JsonOption,
     ManifestOption,
     MirroredOption,
     ModelOption,
+    NearDuplicatesOption,
     PartOption,
+    ReadingOptions,
     RegistryOption,
     RevisionOption,
     RunArgument,
+    SeenImagesOption,
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
@@ -39,18 +41,14 @@ def evaluate(
     as_: AsSpaceOption = None,
     revision: RevisionOption = None,
     manifest: ManifestOption = None,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")
-    ] = False,
-    training_data: Annotated[
-        str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")
-    ] = None,
+    near_duplicates: NearDuplicatesOption = False,
+    training_data: SeenImagesOption = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Also score disturbed images.")] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
     ] = False,
     force: ForceOption = False,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -101,7 +99,7 @@ def compare(
     as_: AsSpaceOption = None,
     manifest: ManifestOption = None,
     force: ForceOption = False,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
     json_: JsonOption = False,
@@ -140,7 +138,7 @@ def calibrate(
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
     manifest: ManifestOption = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:

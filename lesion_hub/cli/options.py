@@ -1,6 +1,6 @@
 """The arguments and options that several commands share, each declared once; a command's own are in its signature.
 
-How a data set is read takes six options, which stand together in `DataOptions`: a command that reads one is decorated with
+How a data set is read takes six options, which stand together in `ReadingOptions`: a command that reads one is decorated with
 `takes_data_options` and gets them as its parameter ``reading``.
 """
 
@@ -64,7 +64,7 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes;
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class ReadingOptions:
     """How a data set is read, as the command line says it; `keywords` gives it in the words of ``lesion_hub.data.read``."""
 
     source: Annotated[
@@ -120,17 +120,17 @@ def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
 
 
 def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `DataOptions`, in the place of its parameter ``reading``, which brings their values."""
-    hints = get_type_hints(DataOptions, include_extras=True)
+    """Give a command the options of `ReadingOptions`, in the place of its parameter ``reading``, which brings their values."""
+    hints = get_type_hints(ReadingOptions, include_extras=True)
     options = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
-        for field in fields(DataOptions)
+        for field in fields(ReadingOptions)
     ]
     names = {option.name for option in options}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        reading = DataOptions(**{name: given.pop(name) for name in names})
+        reading = ReadingOptions(**{name: given.pop(name) for name in names})
         command(**given, reading=reading)
 
     own = inspect.signature(command, eval_str=True).parameters.values()
@@ -150,6 +150,12 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
 # ------------------------------------------------------------------------------------------------ measuring
 
 PartOption = Annotated[str, typer.Option("--split", help="train, val, test, or all.")]
+NearDuplicatesOption = Annotated[
+    bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")
+]
+SeenImagesOption = Annotated[
+    str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")
+]
 ManifestOption = Annotated[Path | None, typer.Option("--manifest", help="Split file that says which images the part holds.")]
 AsSpaceOption = Annotated[str | None, typer.Option("--as", help="Label space to evaluate in: ham7, binary, …")]
 MirroredOption = Annotated[bool, typer.Option("--tta", help="Average mirrored and turned views.")]

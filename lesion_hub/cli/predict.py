@@ -13,11 +13,11 @@ from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     DataArgument,
     DataOption,
-    DataOptions,
     DeviceOption,
     JsonOption,
     ModelArgument,
     ModelOption,
+    ReadingOptions,
     RegistryOption,
     RevisionOption,
     ThreadsOption,
@@ -136,7 +136,7 @@ def score(
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -169,7 +169,7 @@ def export(
     format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
     quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
     recall_drop: Annotated[float, typer.Option("--recall-drop", help="Most that a class may lose in 8 bits.")] = 0.02,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
     json_: JsonOption = False,
@@ -218,7 +218,7 @@ def create(
     bundle: Annotated[
         bool, typer.Option("--bundle", help="Put the members' weights in, so that transformers and timm load it too.")
     ] = False,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -298,7 +298,7 @@ def check(
     revision: RevisionOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
-    reading: DataOptions = DataOptions(),
+    reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -10,13 +10,15 @@ import typer
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     DataOption,
-    DataOptions,
     DeviceOption,
     JsonOption,
     ManifestOption,
     ModelArgument,
+    NearDuplicatesOption,
+    ReadingOptions,
     RegistryOption,
     RevisionOption,
+    SeenImagesOption,
     takes_data_options,
 )
 from lesion_hub.cli.output import print_json, print_table, say
@@ -33,13 +35,9 @@ def recalibrate(
     margin: Annotated[
         float, typer.Option("--margin", help="How closely to know a sensitivity, for the number of lesions that takes.")
     ] = 0.05,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Also look for training images by their pictures.")
-    ] = False,
-    training_data: Annotated[
-        str | None, typer.Option("--training-data", help="Where the training images are, if not in --data.")
-    ] = None,
-    reading: DataOptions = DataOptions(),
+    near_duplicates: NearDuplicatesOption = False,
+    training_data: SeenImagesOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",

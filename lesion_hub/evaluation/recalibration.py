@@ -254,15 +254,7 @@ def _describe(
     sampling: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
     after, groups = held_out.scored, scored.groups
     section: dict[str, Any] = {
-        "data": {
-            "name": data_name(given.data),
-            "source": given.data.report.source,
-            "split": options.split,
-            "selection": given.choice.how,
-            "images": len(scored),
-            "groups": len(set(groups)),
-        },
-        "overlap": given.overlap.to_dict() | {"forced": False},
+        **given.describe(options.split, scored),
         "model": {"name": given.found.display_name, "revision": given.found.revision},
         "counts": counts,
         "folds": FOLDS,

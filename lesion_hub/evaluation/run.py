@@ -100,6 +100,20 @@ class EvaluationInput:
     choice: ChosenImages
     overlap: Overlap
 
+    def describe(self, split: str, scored: Scored, name: str | None = None) -> dict[str, Any]:
+        """Describe which images were measured, under ``name`` or their folder's, and which of them the model has seen."""
+        return {
+            "data": {
+                "name": name or data_name(self.data),
+                "source": self.data.report.source,
+                "split": split,
+                "selection": self.choice.how,
+                "images": len(scored),
+                "groups": len(set(scored.groups)),
+            },
+            "overlap": self.overlap.to_dict() | {"forced": bool(self.overlap)},
+        }
+
 
 def evaluate(
     model: str | Path,
@@ -201,15 +215,7 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
-        "data": {
-            "name": ", ".join(sources) or data_name(given.data),
-            "source": given.data.report.source,
-            "split": options.split,
-            "selection": given.choice.how,
-            "images": len(scored),
-            "groups": len(set(scored.groups)),
-        },
-        "overlap": given.overlap.to_dict() | {"forced": bool(given.overlap)},
+        **given.describe(options.split, scored, ", ".join(sources)),
         "views": views_of(predictor, options.tta),
         **assess(
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling

@@ -222,15 +222,7 @@ def create_ensemble(
     folder = Path(out).expanduser()
     if folder.exists() and any(folder.iterdir()):
         raise StoreError(f"{folder}: is not empty; choose a new folder")
-    pinned = [
-        member if isinstance(member, PinnedModel) else pin_member(member, registry=registry, token=token) for member in members
-    ]
-    if not pinned:
-        raise ConfigError("an ensemble needs members; name at least one published model")
-    names = member_names([member.pin for member in pinned])
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"{twice} is a member twice; name it once and weigh it more with --weights")
+    pinned = _pin_members(members, registry, token)
     if weights is not None and fit is not None:
         raise ConfigError("give weights or fit them, not both")
     if weights is None:
@@ -267,6 +259,20 @@ def create_ensemble(
     # The last one: a folder that was interrupted is no ensemble.
     write_text(folder / ENSEMBLE_NAME, dump_json(config))
     return config
+
+
+def _pin_members(members: Sequence[str | PinnedModel], registry: str | Path | None, token: str | None) -> list[PinnedModel]:
+    """Pin the members that are given by name; none at all, or one twice, is one line."""
+    pinned = [
+        member if isinstance(member, PinnedModel) else pin_member(member, registry=registry, token=token) for member in members
+    ]
+    if not pinned:
+        raise ConfigError("an ensemble needs members; name at least one published model")
+    names = member_names([member.pin for member in pinned])
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{twice} is a member twice; name it once and weigh it more with --weights")
+    return pinned
 
 
 def _united_training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:

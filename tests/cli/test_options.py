@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from lesion_hub.cli import app
-from lesion_hub.cli.options import DataOptions
+from lesion_hub.cli.options import ReadingOptions
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import LesionHubError
 from lesion_hub.hub import store
@@ -62,13 +62,13 @@ def test_an_option_has_the_same_words_and_values_everywhere(option):
 
 
 def test_the_options_become_those_of_the_reader():
-    given = DataOptions(source="table", column=["image_id=isic_id"], label=["Melanom=mel", "a=b=c"])
+    given = ReadingOptions(source="table", column=["image_id=isic_id"], label=["Melanom=mel", "a=b=c"])
     assert given.keywords() == {
         "source": "table",
         "columns": {"image_id": "isic_id"},
         "labels": {"Melanom": "mel", "a": "b=c"},
     }
-    assert DataOptions().keywords() == {}
+    assert ReadingOptions().keywords() == {}
 
 
 # ------------------------------------------------------------------------------------------------ name@version

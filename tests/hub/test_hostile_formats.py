@@ -254,12 +254,18 @@ def test_any_ensemble_ends_well(model, tmp_path, data):
     ends_well(lambda: from_pretrained("both@v1.0.0", registry=registry))
 
 
-@fuzzed(70)
-@given(data=st.data())
-def test_any_metrics_end_well(tmp_path, data):
+def golden_copy(tmp_path):
+    """A copy of the folder with the golden card; the examples of one test share it, each writing its file anew."""
     place = tmp_path / "card"
     if not place.exists():
         shutil.copytree(GOLDEN, place)
+    return place
+
+
+@fuzzed(70)
+@given(data=st.data())
+def test_any_metrics_end_well(tmp_path, data):
+    place = golden_copy(tmp_path)
     (place / "metrics.json").write_bytes(data.draw(mutated((GOLDEN / "metrics.json").read_text())))
     ends_well(lambda: render_card(place), lambda: check_card(place))
 
@@ -267,9 +273,7 @@ def test_any_metrics_end_well(tmp_path, data):
 @fuzzed(70)
 @given(data=st.data())
 def test_any_split_ends_well(tmp_path, data):
-    place = tmp_path / "card"
-    if not place.exists():
-        shutil.copytree(GOLDEN, place)
+    place = golden_copy(tmp_path)
     (place / "split.json").write_bytes(data.draw(mutated((GOLDEN / "split.json").read_text())))
     ends_well(lambda: render_card(place))
 

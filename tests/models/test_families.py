@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import timm
 
 from lesion_hub.models.zoo import families, list_architectures
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("families_script", ROOT / "benchmarks" / "families.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
+script = load_script("benchmarks/families.py")
 FAMILIES = families()
 LIGHT = [row.name for row in FAMILIES.values() if row.megaparameters <= script.HEAVY]
 # Families whose heads, cuts or layouts are like nobody else's; the others are one convolutional map and one Linear.
