@@ -4,7 +4,25 @@ from __future__ import annotations
 
 
 class LesionHubError(Exception):
-    """Base of every error that is the caller's to mend: bad input, a missing version, a Hub that does not answer."""
+    """Base of every error that is the caller's to mend: bad input, a missing version, a Hub that does not answer.
+
+    It is one line whatever was put into it: names and other libraries' messages may hold line breaks.
+
+    >>> str(LesionHubError("a.safetensors: invalid dtype 'x\\ny'"))
+    "a.safetensors: invalid dtype 'x y'"
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))
+
+
+def one_line(text: object) -> str:
+    """Return the text of another library's error on one line, with single spaces.
+
+    >>> one_line("no such\\n    device")
+    'no such device'
+    """
+    return " ".join(str(text).split())
 
 
 class TaxonomyError(LesionHubError):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import create_model
 
 from lesion_hub.config import Options
-from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.errors import ConfigError, LesionHubError, one_line
 from lesion_hub.taxonomy import nearest
 
 Section = TypeVar("Section", bound=Options)
@@ -79,7 +79,7 @@ def own_callable(path: str) -> Callable[..., Any]:
     try:
         found = attrgetter(name)(importlib.import_module(module))
     except Exception as error:  # noqa: BLE001 - what is imported is the user's own code and may raise anything
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         raise ConfigError(f"{path}: cannot be imported ({why}); install it, or put its folder on PYTHONPATH") from None
     if not callable(found):
         raise ConfigError(f"{path}: is a {type(found).__name__}; name a function or a class")

@@ -24,7 +24,7 @@ from accelerate.utils import (
 )
 
 from lesion_hub.config import Count, Options, validated
-from lesion_hub.errors import ConfigError, LesionHubError, ShardError
+from lesion_hub.errors import ConfigError, LesionHubError, ShardError, one_line
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
@@ -147,7 +147,7 @@ def start_tracker(accelerator: Accelerator, recipe: Recipe, options: LaunchOptio
     try:
         accelerator.init_trackers("lesion-hub", flattened(recipe.model_dump(mode="json")), own)
     except Exception as error:  # noqa: BLE001 - each tracker has errors of its own
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         raise ConfigError(f"--track {options.track}: cannot start ({why}); set it up, or drop --track") from None
 
 

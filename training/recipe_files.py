@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lesion_hub.config import validated
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, one_line
 from lesion_hub.taxonomy import nearest
 from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 
@@ -114,7 +114,7 @@ def parse_value(text: str, where: str) -> Any:
 
 def _yaml_problem(error: Exception) -> str:
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    text = " ".join(str(problem or error).split())
+    text = one_line(problem or error)
     return f"line {mark.line + 1}: {text}" if mark else text
 
 

@@ -23,7 +23,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from lesion_hub.errors import ImageError
+from lesion_hub.errors import ImageError, one_line
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any] | Image.Image
 """What data sets hold."""
@@ -112,7 +112,7 @@ def load_rgb(
     >>> load_rgb(Image.new("L", (4, 3), 255)).getpixel((0, 0))
     (255, 255, 255)
     """
-    name = _one_line(name or _name_of(source))
+    name = _printable(name or _name_of(source))
     if isinstance(source, Image.Image):
         _check_size(source, max_pixels, name)
         return _decode(source, name)
@@ -133,7 +133,7 @@ def probe(source: AnyImage, *, name: str | None = None) -> ImageFacts:
     >>> probe(stream.getvalue()).upright_size
     (4, 3)
     """
-    name = _one_line(name or _name_of(source))
+    name = _printable(name or _name_of(source))
     if isinstance(source, Image.Image):
         return _facts(source)
     with closing(_stream(source, name)) as stream:
@@ -303,9 +303,9 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _one_line(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _reason(error: Exception) -> str:
-    return _one_line(" ".join(str(error).split())) or type(error).__name__
+    return _printable(one_line(error)) or type(error).__name__

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lesion_hub.data.images import ImageSource, is_image_name
-from lesion_hub.errors import ShardError
+from lesion_hub.errors import ShardError, one_line
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -58,7 +58,7 @@ def open_shard(url: str) -> Iterator[IO[bytes]]:
         with HfFileSystem().open(url, "rb") if url.startswith("hf://") else Path(url).open("rb") as stream:
             yield stream
     except expected as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         raise ShardError(f"{url}: reading it failed ({why}); check the file or the connection, and run again") from None
 
 

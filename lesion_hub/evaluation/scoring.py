@@ -14,7 +14,7 @@ from PIL import Image
 
 from lesion_hub.data.images import ImageSource, load_rgb
 from lesion_hub.data.scan import image_sources
-from lesion_hub.errors import DataError, TaxonomyError
+from lesion_hub.errors import DataError, TaxonomyError, one_line
 from lesion_hub.evaluation.assessment import ImageTraits, image_traits
 from lesion_hub.evaluation.predictions import Predictions, check_predictions
 from lesion_hub.files import write_bytes
@@ -150,7 +150,7 @@ def read_scored(path: Path, space: LabelSpace) -> Scored:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(f"{path}: cannot be read as predictions ({reason}); evaluate again") from None
     columns = [f"{_PREFIX}{label}" for label in space.labels]
     missing = [name for name in ("image_id", "group", "label", *columns) if name not in table]

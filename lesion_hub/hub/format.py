@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lesion_hub.config import CONFIG_NAME, LesionHubSection, ModelConfig, OperatingPoint, Training, dump_json, load_model_config
-from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.errors import ConfigError, StoreError, one_line
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
@@ -152,7 +152,7 @@ def require_scores(classifier: LesionClassifier, folder: Path) -> None:
     try:
         logits = classifier(images.to(classifier.dtype))
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise StoreError(f"{folder}: {classifier.architecture} does not run on its input_size ({reason}); mend that") from None
     if logits.shape != (1, len(classifier.space)) or not holds_numbers(logits, bounds=False):
         raise StoreError(f"{folder}: {classifier.architecture} gives no finite score per label; train it again")

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
-from lesion_hub.errors import StoreError
+from lesion_hub.errors import StoreError, one_line
 from lesion_hub.hub.layout import CARD_NAME, load_config, own_section
 
 # What each licence asks of those who use the weights. More terms is stricter; unknown licences are asked about.
@@ -116,7 +116,7 @@ def card_licence(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
     return str(licence) if licence else None
 

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, SpaceCard, SpaceHardware
 
 from lesion_hub import __version__
 from lesion_hub.config import REGISTRY_NAME, REPO_ID
-from lesion_hub.errors import StoreError
+from lesion_hub.errors import StoreError, one_line
 from lesion_hub.files import json_text, packaged_folder
 from lesion_hub.hub.layout import CARD_NAME, require_own_files
 from lesion_hub.hub.licences import card_licence, strictest
@@ -170,7 +170,7 @@ def _space_card(
     try:
         card = SpaceCard(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
     card.data["models"] = list(dict.fromkeys(part.name for part in remote))
     # "org/name file,file commit"; the cache keeps every snapshot in a folder named after its commit.

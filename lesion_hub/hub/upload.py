@@ -13,7 +13,7 @@ from typing import TypeAlias
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, GitCommitInfo, HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
-from lesion_hub.errors import StoreError
+from lesion_hub.errors import StoreError, one_line
 from lesion_hub.files import sha256_of
 from lesion_hub.hub.cache import fetch_intact, git_blob_id
 from lesion_hub.hub.layout import CHANGELOG_NAME
@@ -96,7 +96,7 @@ class RepoUpload:
                 parent_commit=history[0].commit_id,
             )
         except ValueError as error:  # the Hub's verdict on the front matter, which huggingface_hub asks for first
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise StoreError(f"{self.repo_id}: the Hub refuses README.md ({reason}); mend its front matter") from None
         except Exception as error:
             if status_of(error) != 412:

@@ -12,7 +12,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from lesion_hub.config import InputConfig, ModelConfig, validated
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, one_line
 from lesion_hub.models.last_layers import LastLayer, divide_logits, last_layers
 from lesion_hub.models.zoo import (
     architecture_of,
@@ -278,7 +278,7 @@ def _check_same(network: nn.Module, classifier: LesionClassifier) -> None:
         with torch.no_grad():
             theirs, ours = network.eval()(images), classifier(images)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ConfigError(f"{name}: does not take images of shape {tuple(images.shape[1:])} ({reason})") from None
     finally:
         network.train(was_training)

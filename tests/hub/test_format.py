@@ -197,3 +197,15 @@ def test_a_full_disk_leaves_the_old_model_readable(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     read_model(tmp_path)
+
+
+def test_an_error_is_one_line_whatever_a_file_holds(tmp_path):
+    write_model(tmp_path, small())
+    header = json.dumps({"weight": {"dtype": {"a\nb": {}}, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["lesion_hub"]["weights_sha256"] = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StoreError, match="not a safetensors file") as caught:
+        read_model(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1

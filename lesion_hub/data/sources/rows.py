@@ -14,7 +14,7 @@ import pandas as pd
 
 from lesion_hub.data.images import IMAGE_SUFFIXES, is_image_name, utf8_name
 from lesion_hub.data.schema import OLDEST_AGE
-from lesion_hub.errors import DataError
+from lesion_hub.errors import DataError, one_line
 from lesion_hub.taxonomy import LabelSpace, nearest
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".parquet"})
@@ -213,7 +213,7 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty; fetch it again") from None
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise DataError(f"{path}: cannot be read as a table ({why}); fetch it again or save it as UTF-8 csv") from None
     table.columns = [str(name).strip() for name in table.columns]
     if table.empty:
