@@ -69,9 +69,8 @@ def main() -> None:
         again = options.out / FOLDERS[-1] / f"{options.out.name}_9000.JPG"
         shutil.copyfile(next(options.out.rglob(table[0][0])), again)
         table.append((again.name, f"F9{options.seed:03d}", *table[0][2:]))
-        if not options.camera:
-            broken = next(options.out.rglob(table[1][0]))
-            broken.write_bytes(broken.read_bytes()[:400])
+        broken = next(options.out.rglob(table[1][0]))
+        broken.write_bytes(broken.read_bytes()[:400])
 
     with (options.out / "Befunde.csv").open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file, delimiter=";").writerows([HEADINGS, *table])

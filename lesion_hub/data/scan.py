@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
 
-from lesion_hub.data.images import ImageSource, open_image_file
+from lesion_hub.data.images import ImageSource, load_rgb, open_image_file
 from lesion_hub.data.schema import image_paths, not_streamed, undecoded
 from lesion_hub.data.shards import ShardedImages, is_place
 from lesion_hub.errors import DataError, ImageError
@@ -82,6 +82,20 @@ def _measure_batch(measure: Callable[[bytes, str], _Result], batch: list[ImageSo
         except ImageError as error:
             results.append(error)
     return results
+
+
+def find_undecodable(sources: Sequence[ImageSource], *, workers: int | None = None) -> dict[int, str]:
+    """Decode every image once, and return the row and the reason of each that cannot be.
+
+    >>> list(find_undecodable([b"no image"]))
+    [0]
+    """
+    results = scan(_decodes, sources, workers=workers)
+    return {row: str(result) for row, result in enumerate(results) if isinstance(result, ImageError)}
+
+
+def _decodes(content: bytes, name: str) -> None:
+    load_rgb(content, name=name)
 
 
 def encoded(source: ImageSource) -> tuple[bytes, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lesion_hub.config import ENSEMBLE_NAME, EnsembleConfig, FittedOn, ModelConfig
 from lesion_hub.data.duplicates import find_duplicates_between, fingerprint
-from lesion_hub.data.scan import image_sources
+from lesion_hub.data.scan import find_undecodable, image_sources
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits import SplitManifest, load_manifest
 from lesion_hub.data.splits.manifest import RECORD_KEY, PartRecord, group_digest, image_digest, read_parts
@@ -23,6 +24,8 @@ from lesion_hub.hub.store import Resolved, resolve_members
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 RUN_MANIFEST_NAME = "manifest.json"
 """The split itself, image by image, as a training run keeps it in its folder; a published model has only ``SPLIT_NAME``."""
@@ -214,8 +217,14 @@ def choose_rows(
     """Find the rows of ``data`` that the part ``split`` (train, val, test, or all) means.
 
     A split file decides where one is given; else the models' own split, where the data hold the whole of that part of it;
-    else the split that the data set brings; a data set without any split is taken whole.
+    else the split that the data set brings; a data set without any split is taken whole. Of data that were read with
+    ``allow_missing``, images that cannot be decoded are left out, and the words say how many.
     """
+    chosen = _rows_of_part(data, split, records, manifest)
+    return _decodable(chosen, data.dataset) if data.allow_missing else chosen
+
+
+def _rows_of_part(data: ReadResult, split: str, records: Sequence[TrainingRecord], manifest: str | Path | None) -> ChosenImages:
     ids = list(data.dataset["image_id"][:])
     if split == ALL_IMAGES:
         return ChosenImages(np.arange(len(ids)), "all images of the data set")
@@ -234,6 +243,17 @@ def choose_rows(
     if not len(rows):
         raise DataError(f"the part {split!r} of the {whose} has no image; name another part with --split, or all")
     return ChosenImages(rows, f"the part {split!r} of the {whose}", own=bool(own))
+
+
+def _decodable(chosen: ChosenImages, dataset: Dataset) -> ChosenImages:
+    broken = find_undecodable(image_sources(dataset.select(chosen.rows)))
+    if not broken:
+        return chosen
+    if len(broken) == len(chosen.rows):
+        raise DataError(f"none of the {len(broken):,} images can be decoded (first: {broken[0]})")
+    logger.warning("%d images cannot be decoded and are left out (first: %s)", len(broken), broken[min(broken)])
+    how = f"{chosen.how}, but {len(broken):,} that cannot be decoded"
+    return replace(chosen, rows=np.delete(chosen.rows, list(broken)), how=how)
 
 
 def _own_rows(ids: Sequence[str], split: str, records: Sequence[TrainingRecord]) -> list[int] | None:

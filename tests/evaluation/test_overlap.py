@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lesion_hub.data.sources import read
 from lesion_hub.data.splits.manifest import PartRecord
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.overlap import (
@@ -63,6 +65,18 @@ def test_a_split_file_decides_before_all_else(data, manifest, record, tmp_path):
     choice = choose_rows(data, "val", [record], tmp_path / "split.json")
     assert choice.rows.tolist() == rows_of(data, manifest, "val").tolist()
     assert manifest.hash[:12] in choice.how
+
+
+def test_images_that_cannot_be_decoded_are_left_out_where_missing_ones_are(samples, tmp_path):
+    shutil.copytree(samples, tmp_path / "set")
+    broken = next((tmp_path / "set").rglob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:300])
+    whole, forgiving = (read(tmp_path / "set", allow_missing=allowed) for allowed in (False, True))
+    assert len(choose_rows(whole, "all").rows) == len(whole.dataset)
+    choice = choose_rows(forgiving, "all")
+    ids = [whole.dataset["image_id"][row] for row in choice.rows]
+    assert broken.stem not in ids and len(ids) == len(whole.dataset) - 1
+    assert choice.how == "all images of the data set, but 1 that cannot be decoded"
 
 
 def test_clean_test_images_do_not_overlap(data, manifest, record):

@@ -140,13 +140,15 @@ class ReadResult:
     """A source in the one schema.
 
     ``official_split`` maps every image id to ``train``, ``val`` or ``test`` where the authors of the source published
-    such a split (and more than one part of it is here), else it is None.
+    such a split (and more than one part of it is here), else it is None. ``allow_missing`` says that rows without an image
+    were left out; whoever opens the images then leaves out those that cannot be decoded, too.
     """
 
     dataset: AnyDataset = field(repr=False)
     space: LabelSpace
     official_split: dict[str, str] | None = field(repr=False)
     report: ReadReport
+    allow_missing: bool = False
 
 
 # ------------------------------------------------------------------------------------------------ finding the images
@@ -186,7 +188,7 @@ def assemble(rows: Rows, reader: str, inventory: Inventory, options: ReadOptions
     report.raise_unless(options.allow_missing)
     columns = {"image": pa.array(paths[judged.keep], pa.string()), **schema_columns(judged, reader, judged.keep)}
     dataset = Dataset.from_dict({name: columns[name] for name in COLUMNS}, features=features(judged.space))
-    return ReadResult(dataset, judged.space, official_split(judged), report)
+    return ReadResult(dataset, judged.space, official_split(judged), report, options.allow_missing)
 
 
 def with_known_ids(table: pd.DataFrame) -> pd.DataFrame:

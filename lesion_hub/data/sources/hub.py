@@ -120,7 +120,7 @@ def _read_whole(place: str, parts: dict[str, Dataset], options: ReadOptions) -> 
     dataset = concatenate_datasets([images, known], axis=1).select_columns(list(COLUMNS))
     if not judged.keep.all():
         dataset = dataset.select(np.flatnonzero(judged.keep))
-    return ReadResult(dataset, judged.space, official_split(judged), report)
+    return ReadResult(dataset, judged.space, official_split(judged), report, options.allow_missing)
 
 
 def _other_words(everything: Dataset, columns: dict[str, str]) -> pd.DataFrame | None:

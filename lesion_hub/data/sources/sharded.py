@@ -84,9 +84,8 @@ def read_index(place: str, options: ReadOptions, progress: Progress | None = Non
             f"{place}: holds no Parquet or tar shards, which is what can be streamed; write some with lesion-hub data shards, "
             "or read it without streaming"
         )
-    index = _index(place, *_judged(place, chosen_parts(place, files, options.split), builder.info.features, options, progress))
-    index.report.raise_unless(options.allow_missing)
-    return index
+    judged = _judged(place, chosen_parts(place, files, options.split), builder.info.features, options, progress)
+    return _index(place, *judged, allow_missing=options.allow_missing)
 
 
 def _judged(
@@ -132,7 +131,7 @@ def _with_label(raw: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
     return raw.rename(columns={next((name for name in _LABEL_FILES if name in known), "label"): "label"})
 
 
-def _index(place: str, rows: Rows, judged: Judged, places: Sequence[str]) -> ReadResult:
+def _index(place: str, rows: Rows, judged: Judged, places: Sequence[str], *, allow_missing: bool) -> ReadResult:
     """Make the data set of the rows kept, of which the image column holds the places."""
     from datasets import Dataset
 
@@ -145,10 +144,11 @@ def _index(place: str, rows: Rows, judged: Judged, places: Sequence[str]) -> Rea
         labels=judged.words,
         proposals=propose_columns(judged, rows),
     )
+    report.raise_unless(allow_missing)
     kept = [where for where, keep in zip(places, judged.keep.tolist(), strict=True) if keep]
     columns = {"image": pa.array(kept, pa.string()), **schema_columns(judged, place, judged.keep)}
     dataset = Dataset.from_dict({name: columns[name] for name in COLUMNS}, features=features(judged.space))
-    return ReadResult(dataset, judged.space, official_split(judged), report)
+    return ReadResult(dataset, judged.space, official_split(judged), report, allow_missing)
 
 
 # ------------------------------------------------------------------------------------------------ tar shards, as any source
@@ -159,8 +159,7 @@ def read_tars(place: str, files: Mapping[str, Sequence[str]], options: ReadOptio
     from datasets import Dataset, Features, Image, IterableDataset, concatenate_datasets
 
     rows, judged, places = _judged(place, chosen_parts(place, files, options.split), None, options)
-    index = _index(place, rows, judged, places)
-    index.report.raise_unless(options.allow_missing)
+    index = _index(place, rows, judged, places, allow_missing=options.allow_missing)
     words = index.dataset.remove_columns("image")
     kept = [where for where, keep in zip(places, judged.keep.tolist(), strict=True) if keep]
     if options.streaming:
