@@ -115,6 +115,13 @@ def test_importing_the_package_imports_neither_torch_nor_datasets():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_loading_a_model_imports_nothing_that_only_data_maps_and_cards_need():
+    unwanted = {"pandas", "datasets", "transformers", "sklearn", "matplotlib", "captum", "jinja2", "gradio"}
+    code = f"import lesion_hub, sys; lesion_hub.from_pretrained; sys.exit(' '.join({unwanted} & set(sys.modules)) or None)"
+    found = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert not found.returncode, found.stderr
+
+
 def test_every_public_name_resolves():
     import lesion_hub
 

@@ -4,6 +4,8 @@ The methods are built of Captum's parts. Each looks at one member's forward pass
 map that is zero or positive: what speaks for the selected labels. A new one is a function and a row of ``METHODS``. Guided
 Backpropagation and its kin are left out: they draw the same picture when the network's weights are replaced by random ones
 (Adebayo et al., arXiv 1810.03292), so they show edges of the image and nothing of the model.
+
+Captum is imported where it is called: it imports matplotlib, and predictions without a map need neither.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients, LayerGradCam, LayerGradientXActivation, Occlusion, Saliency
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -67,6 +68,8 @@ def joint_logit(logits: Tensor, selected: Tensor) -> Tensor:
 
 def grad_cam(evidence: Evidence, selected: Tensor) -> Tensor:
     """Sum the channels weighted by their mean gradient, and keep the positive part: (N, h, w) on the last feature map."""
+    from captum.attr import LayerGradCam
+
     explainer = LayerGradCam(evidence.from_state, evidence.cut.tap)
     state = evidence.state.detach().requires_grad_()
     maps = explainer.attribute(state, additional_forward_args=(selected, evidence.metadata), relu_attributions=True)
@@ -75,6 +78,8 @@ def grad_cam(evidence: Evidence, selected: Tensor) -> Tensor:
 
 def hires_cam(evidence: Evidence, selected: Tensor) -> Tensor:
     """Sum gradient times activation over channels, and keep the positive part: (N, h, w) on the last feature map."""
+    from captum.attr import LayerGradientXActivation
+
     explainer = LayerGradientXActivation(evidence.from_state, evidence.cut.tap, multiply_by_inputs=True)
     state = evidence.state.detach().requires_grad_()
     return _positive(explainer.attribute(state, additional_forward_args=(selected, evidence.metadata)))
@@ -82,6 +87,8 @@ def hires_cam(evidence: Evidence, selected: Tensor) -> Tensor:
 
 def integrated_gradients(evidence: Evidence, selected: Tensor) -> Tensor:
     """Integrate the gradients along the way from the mean colour to the image: (N, H, W) on the input's pixels."""
+    from captum.attr import IntegratedGradients
+
     explainer = IntegratedGradients(evidence.from_images)
     maps = explainer.attribute(
         evidence.batch,
@@ -98,6 +105,8 @@ def gradient_shap(evidence: Evidence, selected: Tensor) -> Tensor:
     Captum's own GradientShap draws from process-wide generators; here every call draws the same numbers, so that threads
     and repetitions agree.
     """
+    from captum.attr import Saliency
+
     saliency = Saliency(evidence.from_images)
     generator = torch.Generator().manual_seed(0)
     batch = evidence.batch
@@ -115,6 +124,8 @@ def gradient_shap(evidence: Evidence, selected: Tensor) -> Tensor:
 
 def occlusion(evidence: Evidence, selected: Tensor) -> Tensor:
     """Measure how much the logit falls when a window is covered with the mean colour: (N, H, W) on the input's pixels."""
+    from captum.attr import Occlusion
+
     height, width = evidence.batch.shape[2:]
     window = (max(1, height // OCCLUSION_WINDOWS), max(1, width // OCCLUSION_WINDOWS))
     with torch.no_grad():

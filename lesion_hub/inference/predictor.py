@@ -26,7 +26,6 @@ from lesion_hub.errors import ConfigError, ImageError, StoreError
 from lesion_hub.hub.format import StorageType
 from lesion_hub.hub.release import Published
 from lesion_hub.hub.store import publish
-from lesion_hub.hub.trained_elsewhere import write_trained_elsewhere
 from lesion_hub.inference.attribution import (
     METHODS,
     Evidence,
@@ -312,6 +311,8 @@ class Predictor:
             raise ConfigError(f"{self.name}: is in {self.folder} already; copy that (lesion-hub pull --to), or push_to_hub")
         if len(self.members) != 1:
             raise ConfigError(f"{self.name}: is an ensemble; publish its members and combine them (lesion-hub ensemble create)")
+        from lesion_hub.hub.trained_elsewhere import write_trained_elsewhere  # not needed to predict, and slow to import
+
         place = Path(folder).expanduser()
         write_trained_elsewhere(
             place, self.classifier, licence=licence, training_data=training_data, split=split, storage=storage
