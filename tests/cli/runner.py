@@ -1,25 +1,20 @@
-"""Run the installed command as a user does."""
+"""Run the command as a user does."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.preloaded import run_lesion_hub
+
 COMMAND = Path(sys.executable).with_name("lesion-hub")
 
 
 def run(*arguments: object, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
-    )
+    done = run_lesion_hub([*map(str, arguments)], environment)
     assert (done.returncode == 0) == ok, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return done

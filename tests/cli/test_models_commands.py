@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import time
+import resource
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lesion_hub.cli import app
 from lesion_hub.hub.format import write_model
 from lesion_hub.hub.registry import packaged_root
 from lesion_hub.models import LesionClassifier
-from tests.cli.runner import object_of, run
+from tests.cli.runner import COMMAND, object_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +37,18 @@ def registry(folder, tmp_path_factory):
     return root
 
 
-def test_help_is_quick_and_every_command_shows_an_example():
-    run("--help")
+def test_help_is_quick():
+    """In a fresh process; counted is the processor's time, since other tests run beside this one."""
     times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run("--help")
-        times.append(time.perf_counter() - start)
+    for _ in range(4):  # the first one fills the disk's cache
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([COMMAND, "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 1.0
+
+
+def test_every_command_shows_an_example():
     for command in app.registered_commands:
         name = command.callback.__name__.replace("_", "-")
         assert re.search(r"Example: .*lesion-hub", run(name, "--help").stdout), name

@@ -1,6 +1,6 @@
 """Files that a stranger may have written: whatever they hold, loading and publishing succeed or end in one line.
 
-``LESION_HUB_FUZZ=20`` runs twenty times as many examples.
+The examples are some 500, the same ones each time; with ``LESION_HUB_FUZZ=4`` they are 2,000, and drawn anew.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ TIMES = int(os.environ.get("LESION_HUB_FUZZ", "1"))
 
 def fuzzed(examples: int):
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples * TIMES, deadline=None, suppress_health_check=checks, database=None)
+    return settings(
+        max_examples=examples * TIMES, derandomize=TIMES == 1, deadline=None, suppress_health_check=checks, database=None
+    )
 
 
 def store_weights(folder: Path, blob: bytes) -> None:
@@ -232,7 +234,7 @@ def ends_well(*uses) -> None:
             assert len(str(error).splitlines()) == 1, str(error)
 
 
-@fuzzed(800)
+@fuzzed(200)
 @given(data=st.data())
 def test_any_config_ends_well(model, headed, tmp_path, data):
     source = data.draw(st.sampled_from([model, headed]))
@@ -241,7 +243,7 @@ def test_any_config_ends_well(model, headed, tmp_path, data):
     ends_well(lambda: read_model(tmp_path))
 
 
-@fuzzed(450)
+@fuzzed(120)
 @given(data=st.data())
 def test_any_ensemble_ends_well(model, tmp_path, data):
     registry = tmp_path / "registry"
@@ -262,7 +264,7 @@ def golden_copy(tmp_path):
     return place
 
 
-@fuzzed(70)
+@fuzzed(20)
 @given(data=st.data())
 def test_any_metrics_end_well(tmp_path, data):
     place = golden_copy(tmp_path)
@@ -270,7 +272,7 @@ def test_any_metrics_end_well(tmp_path, data):
     ends_well(lambda: render_card(place), lambda: check_card(place))
 
 
-@fuzzed(70)
+@fuzzed(20)
 @given(data=st.data())
 def test_any_split_ends_well(tmp_path, data):
     place = golden_copy(tmp_path)
@@ -278,7 +280,7 @@ def test_any_split_ends_well(tmp_path, data):
     ends_well(lambda: render_card(place))
 
 
-@fuzzed(650)
+@fuzzed(160)
 @given(data=st.data())
 def test_any_weights_header_ends_well(model, tmp_path, data):
     blob = (model / "model.safetensors").read_bytes()
