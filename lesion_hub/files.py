@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lesion_hub.errors import ConfigError, FileWriteError
+from lesion_hub.errors import ConfigError, FileWriteError, StoreError
 
 _ASIDE = ".tmp-"
 _BLOCK = 1 << 20
@@ -47,6 +47,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         why = error.strerror or error
         raise FileWriteError(f"{path}: cannot be written ({why}); free some space or choose another folder") from None
+
+
+def require_new_folder(folder: Path) -> None:
+    """Raise one line unless ``folder`` is yet to be made, or empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise StoreError(f"{folder}: exists and is not an empty folder; choose a new one")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lesion_hub import files
-from lesion_hub.errors import ConfigError, FileWriteError
+from lesion_hub.errors import ConfigError, FileWriteError, StoreError
 
 
 def names(folder: Path) -> list[str]:
@@ -111,6 +111,15 @@ def test_a_missing_json_file_is_an_error_unless_it_may_be_missing(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         files.read_json(tmp_path / "config.json")
     assert files.read_json(tmp_path / "config.json", missing_ok=True) == {}
+
+
+def test_a_new_folder_is_missing_or_empty(tmp_path):
+    for free in (tmp_path, tmp_path / "missing"):
+        files.require_new_folder(free)
+    (tmp_path / "file").touch()
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(StoreError, match="exists and is not an empty folder"):
+            files.require_new_folder(taken)
 
 
 def test_hashes(tmp_path):

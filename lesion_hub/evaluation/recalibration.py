@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from lesion_hub.config import CONFIG_NAME, EnsembleConfig, ModelConfig, OperatingPoint, Options, validated
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
-from lesion_hub.errors import DataError, StoreError
+from lesion_hub.errors import DataError
 from lesion_hub.evaluation.assessment import LEAST_GROUPS, LEAST_OF_EACH, assess
 from lesion_hub.evaluation.calibration import apply_temperature, fit_calibration, refuse_worse, stored_precision
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
@@ -34,7 +34,7 @@ from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_o
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.run import EvaluateOptions, EvaluationInput, load_input, save_figures, score_input
 from lesion_hub.evaluation.scoring import BATCH, Scored, score_dataset
-from lesion_hub.files import read_json, write_json
+from lesion_hub.files import read_json, require_new_folder, write_json
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.card import PARTS, RECALIBRATION, write_card
 from lesion_hub.hub.format import fold_temperature, read_model, stored_weights, write_model
@@ -114,8 +114,7 @@ def recalibrate(
     """
     chosen = validated(RecalibrateOptions, options, "recalibrate")
     place = Path(out).expanduser()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise StoreError(f"{place}: is not an empty folder; choose a new one")
+    require_new_folder(place)
     source = data if isinstance(data, ReadResult) else read(data)
     how = validated(EvaluateOptions, chosen.model_dump(exclude={"margin"}), "recalibrate")
     given = load_input(model, revision, source, how, registry=registry, token=token, device=device)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
-from lesion_hub.files import read_json
+from lesion_hub.files import read_json, require_new_folder
 from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section, require_own_files
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.registry import Registries
@@ -186,8 +186,7 @@ def pull(
 
 def _copy_whole(source: Path, target: Path) -> None:
     """Copy a version's files into a new folder, which appears with all of them or not at all."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise StoreError(f"{target}: exists and is not an empty folder; choose a new one")
+    require_new_folder(target)
     entries = [path.relative_to(source) for path in source.rglob("*") if path.is_symlink() or not path.is_dir()]
     require_own_files(source, [str(path) for path in entries if not path.name.startswith(".")])
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lesion_hub.config import CONFIG_NAME, DataSource, Training, dump_json, load_model_config
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts, load_manifest
-from lesion_hub.errors import ConfigError, StoreError
-from lesion_hub.files import write_json, write_text
+from lesion_hub.errors import ConfigError
+from lesion_hub.files import require_new_folder, write_json, write_text
 from lesion_hub.hub.card import provisional_card
 from lesion_hub.hub.format import StorageType, write_model
 from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME, SPLIT_NAME
@@ -36,8 +36,7 @@ def write_trained_elsewhere(
             images it has seen, and then its card says what that means for its results.
         storage: precision of the stored weights.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise StoreError(f"{folder}: is not empty; choose a new folder")
+    require_new_folder(folder)
     record = dict(UNKNOWN_SPLIT)
     split_hash = None
     if split is not None:

@@ -27,8 +27,8 @@ from lesion_hub.config import (
     dump_json,
     validated,
 )
-from lesion_hub.errors import ConfigError, DataError, StoreError
-from lesion_hub.files import json_text, write_json, write_text
+from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.files import json_text, require_new_folder, write_json, write_text
 from lesion_hub.hub.bundle import write_bundle
 from lesion_hub.hub.card import provisional_card
 from lesion_hub.hub.format import read_model
@@ -220,8 +220,7 @@ def create_ensemble(
     >>> create_ensemble("trio", ["lite0", "lite1", "lite2@v1.1.0"], weights=[0.3, 0.3, 0.4])  # doctest: +SKIP
     """
     folder = Path(out).expanduser()
-    if folder.exists() and any(folder.iterdir()):
-        raise StoreError(f"{folder}: is not empty; choose a new folder")
+    require_new_folder(folder)
     pinned = _pin_members(members, registry, token)
     if weights is not None and fit is not None:
         raise ConfigError("give weights or fit them, not both")

@@ -95,7 +95,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(registry, tmp_path):
 
 def test_an_ensemble_is_no_member_and_a_full_folder_no_place(registry, tmp_path):
     create_ensemble(tmp_path / "pair", ["a", "b"], registry=registry)
-    with pytest.raises(StoreError, match="not empty"):
+    with pytest.raises(StoreError, match="not an empty folder"):
         create_ensemble(tmp_path / "pair", ["a", "b"], registry=registry)
     store.publish(tmp_path / "pair", "duo", version="1.0.0", notes="First.", registry=registry)
     with pytest.raises(ConfigError, match="is an ensemble itself"):
