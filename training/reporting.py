@@ -164,8 +164,10 @@ def draw_history(history: Sequence[dict[str, Any]], path: Path) -> None:
     A probe has no learning rate, and strengths for epochs, the strongest at the left.
     """
     over = "strength" if "strength" in history[0] else "epoch"
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(11, 7))  # placed by hand, which takes half the time of a layout that is searched for
+    axes = figure.subplots(
+        2, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.08, "top": 0.95, "hspace": 0.32, "wspace": 0.18}
+    )
     panels = (
         ("Loss", (("train_loss", "training"), ("validation_loss", "validation"))),
         ("Accuracy", (("train_accuracy", "training"), ("accuracy", "validation"))),
