@@ -213,7 +213,7 @@ class PromptQueue(Queue):
 
 
 class BlocksWithoutTraces(gr.Blocks):
-    """A ``gr.Blocks`` whose calls start when they come, and fail in one line, to the caller and in the log, which names no value."""
+    """A ``gr.Blocks`` whose calls start when they come, and fail in one line, which in the log names no value."""
 
     def queue(self, *args: Any, **kwargs: Any) -> BlocksWithoutTraces:
         super().queue(*args, **kwargs)

@@ -196,7 +196,9 @@ def test_the_overlay_has_the_images_size_and_leaves_cold_places_alone(patch_find
 def test_an_overlay_is_mixed_by_the_root_of_the_heat(opacity):
     image, heat = picture(45, 60), np.linspace(0, 1, 45 * 60, dtype=np.float32).reshape(45, 60)
     share = opacity * np.sqrt(heat)[..., None]
-    expected = np.asarray(image) * (1 - share) + 255 * colormaps[OVERLAY_COLOURS]((heat * 255).astype(np.uint8))[..., :3] * share
+    expected = (
+        np.asarray(image) * (1 - share) + 255 * colormaps[OVERLAY_COLOURS]((heat * 255).astype(np.uint8))[..., :3] * share
+    )
     np.testing.assert_allclose(np.asarray(draw_overlay(image, heat, opacity), np.float32), expected, atol=1.5)
 
 
