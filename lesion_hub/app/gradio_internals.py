@@ -12,6 +12,11 @@
 - **Calls that are queued or run** (`files_of_calls`, `withdraw_calls`). Touched: ``Blocks._queue`` and its
   ``event_ids_to_events``, ``remove_from_queue`` and ``send_message``; of ``Event`` its ``_id``, ``session_hash``, ``fn`` and
   ``data``. Noticed by ``tests/app/test_hostile_requests.py`` and ``tests/app/test_browser.py``.
+- **Calls are started when they come** (`PromptQueue`). Gradio looks a thousand times a second, as long as the page is served,
+  whether a call is queued, which takes some 7 % of a core and the lock of the interpreter from the model. Touched:
+  ``Blocks._queue``; of ``Queue`` its constructor and the attributes that it sets from its arguments, ``push``,
+  ``start_processing``, ``process_events``, ``get_events`` and the tables of running calls. Noticed by
+  ``tests/app/test_gradio_internals.py`` and ``tests/app/test_load.py``.
 - **Tables by session** (`IdleSessions`, which `replace_sessions` sets to work). Touched: of the queue
   ``pending_messages_per_session`` and ``pending_event_ids_session``; ``App.iterators`` and ``App.iterators_to_reset``. Noticed
   by ``tests/app/test_hostile_requests.py``, which looks for session hashes in every table of the process.
@@ -31,17 +36,19 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
+from gradio.queueing import Queue
 from gradio.route_utils import FnIndexInferError
 from gradio.routes import App
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.state_holder import SessionState, StateHolder
+from gradio.utils import set_task_name
 
 from lesion_hub.app import words
 from lesion_hub.app.options import AppOptions
@@ -158,8 +165,68 @@ def replace_sessions(options: AppOptions) -> Callable[[App], AbstractAsyncContex
     return lifespan
 
 
+class PromptQueue(Queue):
+    """A queue that starts calls when one has come or has ended, and does nothing in between."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.progress_update_sleep_when_free = 1.0  # seconds between two looks for a ``gr.Progress``, of which there is none
+        self._changed = asyncio.Event()
+
+    async def push(self, *args: Any, **kwargs: Any) -> Any:
+        answer = await super().push(*args, **kwargs)
+        self._changed.set()
+        return answer
+
+    async def process_events(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().process_events(*args, **kwargs)
+        finally:
+            self._changed.set()
+
+    async def start_processing(self) -> None:
+        """Start all calls that can be started, as Gradio does, whenever something has changed."""
+        self._changed = asyncio.Event()  # belongs to the event loop that serves the page
+        try:
+            while not self.stopped:
+                async with self.delete_lock:
+                    found = self.get_events() if None in self.active_jobs else None
+                if found is None:
+                    with suppress(asyncio.TimeoutError):  # else closing the page would not be noticed
+                        await asyncio.wait_for(self._changed.wait(), timeout=0.5)
+                    self._changed.clear()
+                    continue
+                events, batch, concurrency_id = found
+                fn, begin = events[0].fn, time.time()
+                self.active_jobs[self.active_jobs.index(None)] = events
+                queued = self.event_queue_per_concurrency_id[concurrency_id]
+                queued.current_concurrency += 1
+                queued.start_times_per_fn[fn].add(begin)
+                call = asyncio.create_task(self.process_events(events, batch, begin, fn))
+                set_task_name(call, events[0].session_hash, fn._id, events[0]._id, batch)
+                self._asyncio_tasks.add(call)
+                call.add_done_callback(self._asyncio_tasks.discard)
+                self.broadcast_estimations(concurrency_id)
+        finally:
+            self.stopped = True
+            self._cancel_asyncio_tasks()
+
+
 class BlocksWithoutTraces(gr.Blocks):
-    """A ``gr.Blocks`` whose calls fail in one line, to the caller and in the log, which names no value."""
+    """A ``gr.Blocks`` whose calls start when they come, and fail in one line, which in the log names no value."""
+
+    def queue(self, *args: Any, **kwargs: Any) -> BlocksWithoutTraces:
+        super().queue(*args, **kwargs)
+        made = self._queue
+        self._queue = PromptQueue(
+            live_updates=made.live_updates,
+            concurrency_count=made.max_thread_count,
+            update_intervals=made.update_intervals,
+            max_size=made.max_size,
+            blocks=self,
+            default_concurrency_limit=made.default_concurrency_limit,
+        )
+        return self
 
     async def process_api(self, block_fn: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _DEFAULT_HOST = "127.0.0.1"
 _NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_ANALYTICS_MAX_EVENTS": "1",  # of the last 10,000 calls it would keep who made them, and sum them up at each call
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",  # it would keep who made the last 10,000 calls
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),  # calls between two summaries, each a table of pandas that nobody is shown
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",

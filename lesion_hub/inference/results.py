@@ -117,10 +117,8 @@ def draw_overlay(image: Image.Image, heat: HeatMap, opacity: float = 0.5) -> Ima
         raise ConfigError(f"opacity {opacity} is not in 0..1")
     if heat.shape != (image.height, image.width):
         raise ConfigError(f"the heat map is {heat.shape}, the image {(image.height, image.width)}; they must be of one size")
-    colour, strength = _colours(heat)
-    share = opacity * strength[..., None]
-    mixed = np.asarray(image, dtype=np.float32) * (1 - share) + colour * share
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    colours, strength = _layer(heat, opacity)
+    return Image.composite(colours, image, strength)
 
 
 def heat_layer(heat: HeatMap) -> Image.Image:
@@ -129,18 +127,26 @@ def heat_layer(heat: HeatMap) -> Image.Image:
     >>> heat_layer(np.zeros((3, 4), np.float32)).getpixel((0, 0))[3]
     0
     """
-    colour, strength = _colours(heat)
-    return Image.fromarray(np.rint(np.dstack([colour, 255 * strength])).astype(np.uint8), "RGBA")
+    layer, strength = _layer(heat, opacity=1)
+    layer.putalpha(strength)
+    return layer
 
 
-def _colours(heat: HeatMap) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (H, W, 3) colours in 0..255 and (H, W) how strongly they cover the picture, in [0, 1]."""
-    return _palette()[np.clip(heat * 255, 0, 255).astype(np.uint8)], np.sqrt(np.clip(heat, 0, 1))
+def _layer(heat: HeatMap, opacity: float) -> tuple[Image.Image, Image.Image]:
+    """Return the colours of the (H, W) heat as an RGB image, and as a gray one how much of the picture they cover.
+
+    Looking colours up and mixing are Pillow's: numpy takes ten times as long for it.
+    """
+    heat = np.clip(heat, 0, 1)
+    levels = Image.fromarray((heat * 255).astype(np.uint8))
+    levels.putpalette(_palette())
+    strength = Image.fromarray(np.rint(np.sqrt(heat) * (255 * opacity)).astype(np.uint8))
+    return levels.convert("RGB"), strength
 
 
 @cache
-def _palette() -> NDArray[np.float32]:
-    """Return the (256, 3) colours from cold to hot, in 0..255."""
+def _palette() -> bytes:
+    """Return the 256 colours from cold to hot, three bytes each."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[OVERLAY_COLOURS](np.linspace(0, 1, 256))[:, :3] * 255, dtype=np.float32)
+    return np.rint(colormaps[OVERLAY_COLOURS](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8).tobytes()

@@ -1,11 +1,14 @@
-"""What a visitor was shown is not kept, whatever Gradio's own habit is."""
+"""What a visitor was shown is not kept, and the queue rests while nobody calls, whatever Gradio's own habit is."""
 
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from gradio.queueing import Queue
 
 from tests.app.calls import Calls
 from tests.app.models import photograph
@@ -51,3 +54,28 @@ def test_many_visitors_make_room_for_each_other(served_page):
     for number in range(sessions.capacity + 50):
         _ = sessions[f"visitor-{number}"]
     assert len(sessions.session_data) <= sessions.capacity
+
+
+def test_a_page_that_nobody_asks_does_not_look_for_calls(served_page, monkeypatch):
+    looked = []
+    get_events, length = Queue.get_events, Queue.__len__
+    monkeypatch.setattr(Queue, "get_events", lambda queue: looked.append("for a call") or get_events(queue))
+    monkeypatch.setattr(Queue, "__len__", lambda queue: looked.append("whether there is one") or length(queue))
+    time.sleep(0.3)
+    assert len(looked) <= 2
+
+
+def test_each_of_several_calls_starts_when_the_one_before_it_ends(served_page):
+    def ask(number: int) -> str:
+        with Calls(served_page.url) as calls:
+            return calls.predict(photograph(number))["label"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(4)))
+    assert served_page.page._queue.active_jobs.count(None) == len(served_page.page._queue.active_jobs)
+
+
+def test_no_summary_of_calls_is_made(served_page):
+    with Calls(served_page.url) as calls:
+        calls.predict(photograph())
+    assert served_page.page._queue.cached_event_analytics_summary == {"functions": {}}

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from torch import nn
 
 from lesion_hub.errors import ConfigError, TaxonomyError
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.attribution import METHODS, averaged, member_labels, on_image, scaled, target_labels
 from lesion_hub.inference.preprocess import Framing
+from lesion_hub.inference.results import OVERLAY_COLOURS, draw_overlay
 from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import label_space
 from tests.inference.networks import classifier, ensemble, picture, planted, predictor
@@ -188,6 +190,16 @@ def test_the_overlay_has_the_images_size_and_leaves_cold_places_alone(patch_find
     assert drawn.shape == pixels.shape
     changed = np.abs(drawn.astype(int) - pixels).sum(axis=2)
     assert changed[mask].mean() > 10 * changed[prediction.heat == 0].mean()
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.5, 1.0])
+def test_an_overlay_is_mixed_by_the_root_of_the_heat(opacity):
+    image, heat = picture(45, 60), np.linspace(0, 1, 45 * 60, dtype=np.float32).reshape(45, 60)
+    share = opacity * np.sqrt(heat)[..., None]
+    expected = (
+        np.asarray(image) * (1 - share) + 255 * colormaps[OVERLAY_COLOURS]((heat * 255).astype(np.uint8))[..., :3] * share
+    )
+    np.testing.assert_allclose(np.asarray(draw_overlay(image, heat, opacity), np.float32), expected, atol=1.5)
 
 
 def test_the_documentation_shows_the_table_of_methods():
