@@ -168,6 +168,8 @@ def replace_sessions(options: AppOptions) -> Callable[[App], AbstractAsyncContex
 class PromptQueue(Queue):
     """A queue that starts calls when one has come or has ended, and does nothing in between."""
 
+    stopped: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.progress_update_sleep_when_free = 1.0  # seconds between two looks for a ``gr.Progress``, of which there is none
@@ -216,9 +218,8 @@ class BlocksWithoutTraces(gr.Blocks):
     """A ``gr.Blocks`` whose calls start when they come, and fail in one line, which in the log names no value."""
 
     def queue(self, *args: Any, **kwargs: Any) -> BlocksWithoutTraces:
-        super().queue(*args, **kwargs)
-        made = self._queue
-        self._queue = PromptQueue(
+        made: Any = super().queue(*args, **kwargs)._queue
+        self._queue: Queue = PromptQueue(
             live_updates=made.live_updates,
             concurrency_count=made.max_thread_count,
             update_intervals=made.update_intervals,
