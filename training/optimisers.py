@@ -40,7 +40,7 @@ def make_optimiser(
 
     Biases, norms and other vectors are never decayed. Frozen parameters are included, so that unfreezing them needs no
     new optimiser: one without a gradient is not touched. Every group has an ``lr_scale`` (see `set_learning_rate`). On a CPU
-    the step is one fused pass over memory, a fifth of Adam's usual time; a run that was begun without goes on without, for a
+    the step is one fused pass over memory; a run that was begun without goes on without, for a
     saved state says which it was.
     ``options`` are those of the row: ``momentum`` (0.9 where it is not given) and ``nesterov``, or ``betas``.
 
