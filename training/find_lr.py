@@ -35,7 +35,7 @@ from lesion_hub.training.loop import Loop
 from lesion_hub.training.recipe import Phase, Recipe
 from lesion_hub.training.recipe_files import load_run_recipe
 from lesion_hub.training.reporting import Report, save_figure
-from lesion_hub.training.run import build_feeds
+from lesion_hub.training.run import build_feeds, choose_execution
 from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.schedules import Exponential
 from lesion_hub.training.start import build_classifier, start_of
@@ -143,6 +143,10 @@ def run_ramp(recipe: Recipe, phase: Phase, ramp: RampOptions, data: Path, cache:
         classifier = build_classifier(alone, read_data.space, start_of(alone.model))
         memory_format = torch.channels_last if alone.channels_last else torch.contiguous_format
         classifier.network.to(accelerator.device, memory_format=memory_format)
+        batches = ramp.steps * alone.accumulation
+        execution = choose_execution(folder, alone, classifier, read_data.parts["train"], accelerator, batches)
+        alone = execution.applied_to(alone)
+        accelerator = make_accelerator(alone, options)
         feed, validation = build_feeds(alone, classifier, read_data.parts, accelerator, options, folder)
         report = Report(alone, folder, feed.steps_per_epoch, accelerator)
         loop = Loop(alone, classifier.network, feed, validation, accelerator, folder.checkpoints(1), report)

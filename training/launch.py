@@ -28,8 +28,6 @@ from lesion_hub.errors import ConfigError, LesionHubError, ShardError, one_line
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
-logger = logging.getLogger(__name__)
-
 CACHE_VARIABLE = "LESION_HUB_CACHE"
 # The others wait while one process decodes the images, and while it measures at the end.
 PROCESS_TIMEOUT = timedelta(hours=6)
@@ -115,17 +113,19 @@ def exit_status(command: Callable[[], None]) -> int:
 
 
 def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
-    """Make the accelerator that the launcher's environment and the recipe describe."""
+    """Make the accelerator that the launcher's environment and the recipe describe.
+
+    One that is left to choose its precision computes in fp32 until that is known (see ``lesion_hub.training.execution``).
+    """
     if options.track is not None and not TRACKER_INSTALLED[options.track]():
         raise ConfigError(f"--track {options.track}: it is not installed; pip install {options.track}")
     cpu = options.cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    if cpu and recipe.precision != "fp32":
-        logger.info("%s is for accelerators; computing in fp32 on the CPU", recipe.precision)
+    plain = recipe.precision in ("fp32", "auto") or (cpu and recipe.precision == "fp16")
     # One process trains several recipes in turn (an ensemble, folds, a grid), each with its own precision.
     AcceleratorState._reset_state()
     made = Accelerator(
         cpu=cpu,
-        mixed_precision="no" if cpu or recipe.precision == "fp32" else recipe.precision,
+        mixed_precision="no" if plain else recipe.precision,
         log_with=options.track,
         project_dir=str(options.out),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)],

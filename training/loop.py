@@ -22,6 +22,7 @@ from lesion_hub.training.augmentation import mix_batch, plan_mix
 from lesion_hub.training.checkpoints import CheckpointFolder, State
 from lesion_hub.training.device import out_of_memory_explained
 from lesion_hub.training.ema import ModelEma
+from lesion_hub.training.execution import compiled_once
 from lesion_hub.training.feed import Batch, TrainingFeed
 from lesion_hub.training.losses import make_loss
 from lesion_hub.training.measure import PartScorer, logits_of, quick_metrics
@@ -49,7 +50,7 @@ class Observer(Protocol):
 
 
 class Loop:
-    """One run of a recipe.
+    """One run of a recipe, in which nothing is left to choose (see ``training.execution``).
 
     ``network`` is on the device and wrapped by nothing; after ``run`` it has the best weights. A checkpoint holds ``state()``:
     the network, its moving average, the optimiser, and the place in the run.
@@ -58,7 +59,7 @@ class Loop:
     phase: Phase
     phase_start: int
     schedule: Schedule
-    forward: nn.Module
+    compiled: nn.Module | None
 
     def __init__(
         self,
@@ -150,14 +151,14 @@ class Loop:
         # Which parameters have gradients is fixed when a network is wrapped for several processes: so once per phase.
         self.unwrap()
         self.wrapped = self.accelerator.prepare_model(self.network)
-        self.forward = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
+        self.compiled = compiled_once(self.wrapped) if self.recipe.compile else None
 
     def unwrap(self) -> None:
         """Remove accelerate's wrappers from the network, and free the memory that they hold."""
         if self.wrapped is not None:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
-        self.wrapped = None
+        self.wrapped = self.compiled = None
 
     def train_epoch(self) -> None:
         """Do the optimiser steps of the epoch that are not done yet."""
@@ -180,10 +181,19 @@ class Loop:
             plan = plan_mix(self.recipe.mixing, len(targets), self.recipe.seed, self.epoch, batch.number, rank)
             images, targets = mix_batch(images, targets, classes, plan)
         with nullcontext() if batch.closes_step else self.accelerator.no_sync(self.wrapped):
-            logits = logits_of(self.forward, images, batch.metadata)
+            logits = logits_of(self.network_for(len(images)), images, batch.metadata)
             losses = self.loss(logits, targets)
             self.accelerator.backward((losses * batch.weights).sum())
         self.count(batch, logits.detach(), losses.detach())
+
+    def network_for(self, images: int) -> nn.Module:
+        """Return what trains on a micro-batch of so many images.
+
+        The last one of an epoch, where it is smaller, is not compiled for: that would take as long as all others do.
+        """
+        assert self.wrapped is not None
+        whole = images == self.feed.plan.batch_size
+        return self.compiled if whole and self.compiled is not None else self.wrapped
 
     def update(self) -> None:
         """Do one optimiser step at this step's learning rate: clip, step, update the moving average, report, count."""

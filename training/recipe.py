@@ -361,7 +361,10 @@ _OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "accumulation", "cl
 
 
 class Recipe(Options):
-    """One training run, complete but for the data root. With a ``probe`` it solves for the last layer alone."""
+    """One training run, complete but for the data root. With a ``probe`` it solves for the last layer alone.
+
+    ``precision`` and ``compile`` ``auto`` are chosen when the run begins, and kept (see ``lesion_hub.training.execution``).
+    """
 
     name: str = "recipe"
     data: DataOptions
@@ -377,9 +380,9 @@ class Recipe(Options):
     batch_size: Count = 32
     accumulation: Count = 1
     clip: Positive | None = None
-    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
+    precision: Literal["bf16", "fp16", "fp32", "auto"] = "fp32"
     channels_last: Switch = False
-    compile: Switch = False
+    compile: Switch | Literal["auto"] = False
     ema: EmaOptions | None = None
     early_stopping: EarlyStopping | None = None
     probe: ProbeOptions | None = None

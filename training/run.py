@@ -28,6 +28,16 @@ from lesion_hub.training.augmentation import AugmentationOptions, Augmenter, aug
 from lesion_hub.training.claims import Claim, Claims, alone_in, work_through
 from lesion_hub.training.data import Part, read_run_data
 from lesion_hub.training.device import with_fitting_batch
+from lesion_hub.training.execution import (
+    Capabilities,
+    Execution,
+    Precision,
+    RunFacts,
+    Timing,
+    choose,
+    keep_execution,
+    time_steps,
+)
 from lesion_hub.training.feed import EpochPlan, TrainingFeed, epoch_order, open_pixels, streamed_order, usual_aspect
 from lesion_hub.training.finish import finish
 from lesion_hub.training.inputs import keep_inputs
@@ -93,15 +103,18 @@ def _train(
     start.refuse_seen(data.held_out())
     keep_inputs(folder, data, start, accelerator)
     classifier = build_classifier(recipe, data.space, start)
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    classifier.network.to(accelerator.device, memory_format=memory_format)
+    execution = choose_execution(folder, recipe, classifier, data.parts["train"], accelerator)
+    accelerator = make_accelerator(execution.applied_to(recipe), options)
     if options.find_batch_size and not folder.started and recipe.probe is None:
         recipe = with_fitting_batch(recipe, classifier, accelerator)
         if accelerator.is_main_process:
             folder.write_recipe(recipe)
-    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    classifier.network.to(accelerator.device, memory_format=memory_format)
     feed, validation = build_feeds(recipe, classifier, data.parts, accelerator, options, folder)
     if reopened and accelerator.is_main_process:
         folder.reopen(recipe)
+    recipe = execution.applied_to(recipe)
     start_tracker(accelerator, recipe, options)
     try:
         with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
@@ -117,6 +130,40 @@ def _train(
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
+
+
+def choose_execution(
+    folder: RunFolder,
+    recipe: Recipe,
+    classifier: LesionClassifier,
+    train: Part,
+    accelerator: Accelerator,
+    batches: int | None = None,
+) -> Execution:
+    """Return how the run in ``folder`` is executed; where that is chosen now, say what and why in one line.
+
+    ``batches`` are the micro-batches that one process will train on, by default those of the recipe's epochs.
+    """
+    network, device = classifier.network, accelerator.device
+    if batches is None:
+        images = len(train) if train.draw is None else len(train.draw)
+        batches = recipe.epochs * EpochPlan(recipe.batch_size, world=accelerator.num_processes).steps(images)
+    facts = RunFacts.of(network, batches, phases=len(recipe.phases))
+
+    def timed(precision: Precision, compiled: bool) -> Timing:
+        shown = torch.randn(recipe.batch_size, *classifier.input_config.input_size, device=device)
+        if recipe.channels_last:
+            shown = shown.to(memory_format=torch.channels_last)
+        metadata = train.metadata_of(np.arange(recipe.batch_size) % len(train), device)
+        return time_steps(network, shown, metadata, precision, compiled, backward=recipe.probe is None)
+
+    def chosen(able: Capabilities) -> Execution:
+        made = choose(recipe.precision, recipe.compile, able, facts, timed)
+        if "auto" in (recipe.precision, recipe.compile):
+            accelerator.print(made)
+        return made
+
+    return keep_execution(folder, recipe, accelerator, chosen)
 
 
 def build_feeds(

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "inputs.parquet"
 
     @property
+    def execution_file(self) -> Path:
+        """The precision that the run computes in, and whether it is compiled: chosen once (see ``training.execution``)."""
+        return self.path / "execution.json"
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to resume."""
         return (self.path / "checkpoints").is_dir()
@@ -97,6 +102,7 @@ class RunFolder:
             self.manifest_file,
             self.index_file,
             self.inputs_file,
+            self.execution_file,
             self.picture_file,
         )
 

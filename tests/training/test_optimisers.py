@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import timm
@@ -38,16 +39,17 @@ def _step(model, optimiser, images):
 @pytest.mark.parametrize(
     ("name", "options", "reference"),
     [
-        ("sgd", {"momentum": 0.8, "nesterov": True}, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, nesterov=True)),
-        ("adam", {"betas": (0.8, 0.99)}, lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99))),
-        ("adamw", {}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0)),
+        ("sgd", {"momentum": 0.8, "nesterov": True}, partial(torch.optim.SGD, momentum=0.8, nesterov=True)),
+        ("adam", {"betas": (0.8, 0.99)}, partial(torch.optim.Adam, betas=(0.8, 0.99))),
+        ("adamw", {}, partial(torch.optim.AdamW, weight_decay=0.0)),
     ],
 )
 def test_without_decay_the_steps_are_torchs(name, options, reference):
     images = torch.randn(6, 3, 3, 3)
     ours, theirs = _small(), _small()
     theirs.load_state_dict(ours.state_dict())
-    optimiser, expected = make_optimiser(name, ours, lr=0.01, **options), reference(theirs.parameters())
+    optimiser = make_optimiser(name, ours, lr=0.01, **options)
+    expected = reference(theirs.parameters(), lr=0.01, fused=True)
     for _ in range(3):
         _step(ours, optimiser, images)
         _step(theirs, expected, images)
@@ -153,6 +155,17 @@ def test_an_optimiser_resumes_to_the_bit():
     _step(whole, optimiser, images)
     _step(resumed, second, images)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_run_that_was_begun_unfused_goes_on_so():
+    model = _small()
+    optimiser = make_optimiser("adamw", model, lr=0.01)
+    assert all(group["fused"] for group in optimiser.param_groups)
+    before = optimiser.state_dict()
+    before["param_groups"] = [{**group, "fused": None} for group in before["param_groups"]]
+    optimiser.load_state_dict(before)
+    assert not any(group["fused"] for group in optimiser.param_groups)
+    _step(model, optimiser, torch.randn(6, 3, 3, 3))
 
 
 def test_an_unknown_optimiser_is_one_line():
