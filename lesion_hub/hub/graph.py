@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lesion_hub.errors import ConfigError, one_line
+from lesion_hub.errors import ConfigError, StoreError, one_line
 from lesion_hub.hub.layout import WEIGHTS_NAME
 from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, open_session
 from lesion_hub.models import LesionClassifier
@@ -104,20 +104,25 @@ def write_graph(classifier: LesionClassifier, weights: Path, prefix: str = "") -
 @torch.no_grad()
 def _require_same_answers(classifier: LesionClassifier, module: nn.Module, data: bytes, folder: Path) -> None:
     """Raise one line unless the graph's outputs are the network's, on images of noise and whatever their number."""
-    session = open_session(data, folder, torch.get_num_threads())
+    differs = ConfigError(f"{classifier.architecture}: its graph gives other answers than the network; it stays in torch")
+    try:
+        session = open_session(data, folder, torch.get_num_threads())
+    except StoreError as error:
+        raise ConfigError(str(error)) from None
     generator = torch.Generator().manual_seed(0)
     for count in _PARITY_BATCHES:
         images = torch.randn(count, *classifier.input_config.input_size, generator=generator)
         ours = module(images)
-        found = map(torch.from_numpy, session.run(None, {INPUT: images.numpy()}))
+        try:
+            found = [torch.from_numpy(output) for output in session.run(None, {INPUT: images.numpy()})]
+        except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
+            raise differs from None
         for i, (own, other) in enumerate(zip(ours if isinstance(ours, tuple) else (ours,), found, strict=True)):
             if i == 0:
                 own, other = own.softmax(dim=1), other.softmax(dim=1)
             scale = max(1.0, float(own.abs().max()))
             if own.shape != other.shape or not float((own - other).abs().max()) <= LARGEST_DIFFERENCE * scale:
-                raise ConfigError(
-                    f"{classifier.architecture}: its graph gives other answers than the network; it stays in torch"
-                )
+                raise differs
 
 
 def require_onnx() -> Any:

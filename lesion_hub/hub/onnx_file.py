@@ -123,7 +123,7 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
     runtime = require_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder.resolve()))
     try:

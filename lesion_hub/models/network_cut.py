@@ -167,7 +167,7 @@ class InnerCut(Cut):
         blocks = copy.copy(trunk.blocks)
         *passed, last = trunk.blocks._modules
         blocks._modules = {**{name: _Passed() for name in passed}, last: _Resumed(trunk.blocks[-1], state)}
-        blank = state.new_zeros(len(state), *self._shared[0].input_config.input_size)
+        blank = state.new_zeros(state.shape[0], *self._shared[0].input_config.input_size)
         return cast(Tensor, with_layer(trunk, "blocks", blocks).forward_features(blank))
 
 
