@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, open_session
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.network_cut import cut
 
-OPSET = 17
+OPSET = 18
 """Old enough for the runtimes of the last years; timm's networks need nothing newer."""
 
 LARGEST_DIFFERENCE = 1e-4
@@ -82,7 +82,7 @@ def write_graph(classifier: LesionClassifier, weights: Path, prefix: str = "") -
             torch.onnx.export(
                 module,
                 (images,),
-                stream,
+                cast(Any, stream),  # a stream will do, whatever the annotation says
                 input_names=[INPUT],
                 output_names=names,
                 dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
@@ -135,16 +135,19 @@ def require_onnx() -> Any:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings: it is checked by its answers."""
+    """Silence the exporter, which is checked by its answers: its warnings, and what it prints of a network it cannot export."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, prints = logger.level, torch._C._jit_onnx_log
     logger.setLevel(logging.ERROR)
+    # It would print the whole graph on standard output, where a command's JSON goes; there is no option against that.
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        torch._C._jit_onnx_log = prints
 
 
 def _take_weights_from(onnx: Any, model: Any, weights: Path, prefix: str) -> None:
@@ -158,7 +161,7 @@ def _take_weights_from(onnx: Any, model: Any, weights: Path, prefix: str) -> Non
     del graph.input[:]
     graph.input.extend(images)
     casts = []
-    for name, key in parameters.items():
+    for key in parameters.values():
         kind, shape, start, length = places[key]
         if kind not in _NUMBERS:
             raise ConfigError(f"{weights}: {key} is stored as {kind}, which no graph reads; store it as float32")
@@ -172,11 +175,10 @@ def _take_weights_from(onnx: Any, model: Any, weights: Path, prefix: str) -> Non
             entry.key, entry.value = word, str(value)
         if kind == "F16":  # folded when a session is made
             casts.append(onnx.helper.make_node("Cast", [stored], [key], name=f"{key}.cast", to=_FLOAT32))
-        for node in graph.node:
-            node.input[:] = [key if given == name else given for given in node.input]
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    for node in graph.node:
+        node.input[:] = [parameters.get(name, name) for name in node.input]
+    for node in reversed(casts):
+        graph.node.insert(0, node)
     graph.name, model.producer_name, model.producer_version = "lesion_hub", "", ""
 
 

@@ -177,6 +177,41 @@ def test_the_published_file_runs_in_plain_onnxruntime(published):
     assert (published / GRAPH).stat().st_size < 0.6 * (published / WEIGHTS_NAME).stat().st_size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "size", "options"),
+    [
+        ("tf_efficientnet_lite0", 64, {}),
+        ("efficientnet_b0", 64, {}),
+        ("mobilenetv2_100", 64, {}),
+        ("resnet50", 64, {}),
+        ("densenet121", 64, {}),
+        ("inception_v3", 96, {}),
+        ("lesion_alexnet", 224, {}),
+        ("lesion_cnn_deep", 64, {"head": ["drop 0.3", 64, "relu", "out"]}),
+        ("vit_tiny_patch16_224", 64, {}),
+    ],
+)
+def test_every_kind_of_network_of_the_recipes_agrees_with_torch(tmp_path, backbone, size, options):
+    folder = tmp_path / "run"
+    write_model(folder, classifier(backbone, size=size, **options))
+    fused, reference = (from_pretrained(folder, engine=engine) for engine in ("onnx", "torch"))
+    for how in (None, "gradcam"):
+        found, expected = (model.predict(images(3), explain=how) for model in (fused, reference))
+        np.testing.assert_allclose(rows(found), rows(expected), atol=1e-4)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.heat, other.heat, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_shipped_models_agree_with_torch():
+    fused, reference = (from_pretrained("ham10000-trio", engine=engine) for engine in ("onnx", "torch"))
+    found, expected = (model.predict(images(4), explain="gradcam") for model in (fused, reference))
+    np.testing.assert_allclose(rows(found), rows(expected), atol=1e-4)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.heat, other.heat, atol=1e-3)
+
+
 def test_publishing_again_changes_nothing(published, tmp_path, monkeypatch):
     monkeypatch.delenv(ENGINE_VARIABLE)
     registry, run = published.parents[1], published.parents[2] / "run"
