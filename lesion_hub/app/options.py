@@ -18,8 +18,9 @@ class AppOptions(Options):
 
     ``revision`` pins the first model (and every one that has no ``@revision`` of its own). ``engine`` is that of
     ``from_pretrained``. ``max_bytes`` and ``max_pixels`` are of one image, ``max_batch_bytes`` of all images of a request,
-    ``memory_bytes`` of all files and requests that arrive or wait at a time. A request of which nearly nothing arrives for ``idle_seconds`` is given up. ``concurrency`` is how many
-    model calls run at once, ``queue_size`` how many requests may wait for that; the next one is told that the page is busy.
+    ``memory_bytes`` of all files and requests that arrive or wait at a time. A request of which nearly nothing arrives for
+    ``idle_seconds`` is given up. ``concurrency`` is how many model calls run at once, ``queue_size`` how many requests may
+    wait for that; the next one is told that the page is busy.
     ``keep_seconds`` is how long a file or a result that nobody takes stays in memory. ``examples`` is a folder of images to
     try; without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that
     the page shows.
