@@ -8,8 +8,12 @@ Three members (MobileNetV2, EfficientNet-B1, ResNet50, random weights), one 600x
     pipelines_ms          three transformers pipelines
     pipelines_gradcam_ms  the same, plus pytorch-grad-cam on each
 
-and in bulk, as images per second through all three members: ``floor_bulk_img_s`` (bare forwards of batches of 32),
-``bulk_img_s`` (our scoring into Parquet) and ``pipeline_bulk_img_s`` (the pipelines at their best batch size).
+in bulk, as images per second through all three members: ``floor_bulk_img_s`` (bare forwards of batches of 32),
+``bulk_img_s`` (our scoring into Parquet) and ``pipeline_bulk_img_s`` (the pipelines at their best batch size);
+``explain_batch_ratio`` (32 images with Grad-CAM, over the same without); ``busy_ratio`` (our predict beside two busy processes,
+over alone); and
+``cold_start``: what it takes a fresh process to load the packaged ensemble and answer once, with either engine, in seconds and
+in MB of memory. ``engine`` names what ran our networks; ``--engine torch`` measures that instead.
 
 Contenders take turns, so that a machine that is busy with other things slows all of them alike. Times are medians over the
 rounds; ratios are medians of each round's ratio. ``minimum`` holds the fastest rounds. On a machine that is too busy to run
@@ -21,8 +25,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +44,9 @@ from transformers.utils import logging as transformers_logging
 
 from lesion_hub.hub.format import read_model, write_model
 from lesion_hub.inference.bulk import ScoreOptions, score_in_bulk
-from lesion_hub.inference.members import Combination, Member
+from lesion_hub.inference.engine import ENGINES
+from lesion_hub.inference.loading import from_pretrained
+from lesion_hub.inference.members import Combination
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.rows import open_rows
 from lesion_hub.models import LesionClassifier
@@ -49,11 +58,27 @@ PIPELINE_BATCHES = (1, 8, 32)
 DISTINCT_IMAGES = 16
 IMAGES_PER_FOLDER = 200
 
+COLD_START = """
+import json, resource, sys, time
+start = time.perf_counter()
+import numpy as np, torch, lesion_hub
+torch.set_num_threads(int(sys.argv[2]))
+imported = time.perf_counter()
+model = lesion_hub.from_pretrained("ham10000-trio", engine=sys.argv[1])
+loaded = time.perf_counter()
+model.predict(np.zeros((450, 600, 3), np.uint8), explain="gradcam")
+done = time.perf_counter()
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": round(done - start, 2), "loading": round(loaded - imported, 2), "memory_mb": round(memory)}))
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_timing_options(parser, threads=2, rounds=30)
-    parser.add_argument("--images", type=int, default=2000, help="JPEGs for bulk scoring; 0 leaves it out")
+    parser.add_argument("--images", type=int, default=400, help="JPEGs for bulk scoring; 0 leaves it out")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs our networks")
+    parser.add_argument("--no-cold-start", action="store_true", help="leave out the fresh processes and the busy ones")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()
@@ -66,15 +91,23 @@ def main() -> None:
             torch.manual_seed(seed)
             write_model(models[name], LesionClassifier.create(name, "clinical6", image_size=side).eval(), storage="float32")
         jpegs = [draw_jpeg(seed) for seed in range(min(DISTINCT_IMAGES, max(options.images, 1)))]
-        results = time_one_image(models, jpegs[0], options.rounds, clock)
+        ours = predictor(models, options.engine)
+        results = time_one_image(ours, models, jpegs[0], options.rounds, clock)
+        results |= {"explain_batch_ratio": time_maps_of_a_batch(ours, jpegs, clock)}
         if options.images:
-            results |= time_bulk(models, write_images(place / "images", jpegs, options.images), place, clock)
-    results |= {"threads": options.threads, "clock": options.clock}
+            results |= time_bulk(ours, models, write_images(place / "images", jpegs, options.images), place, clock)
+        if not options.no_cold_start:
+            results |= {"busy_ratio": time_beside_busy_processes(ours, jpegs[0])}
+            results |= {"cold_start": {engine: cold_start(engine, options.threads) for engine in ("onnx", "torch")}}
+    engine = "onnx" if all(member.running for member in ours.members) else "torch"
+    results |= {"threads": options.threads, "clock": options.clock, "engine": engine}
     print(json.dumps(results) if options.json else "\n".join(f"{name:24} {value}" for name, value in results.items()))
 
 
-def time_one_image(models: dict[str, Path], jpeg: bytes, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    ours, pipelines, forwards = predictor(models), Pipelines(models), bare_forwards(models, 1, clock)
+def time_one_image(
+    ours: Predictor, models: dict[str, Path], jpeg: bytes, rounds: int, clock: Callable[[], float]
+) -> dict[str, Any]:
+    pipelines, forwards = Pipelines(models), bare_forwards(models, 1, clock)
     contenders: dict[str, Callable[[], Any]] = {
         "floor_ms": forwards,
         "predict_ms": lambda: ours.predict(jpeg),
@@ -95,9 +128,40 @@ def time_one_image(models: dict[str, Path], jpeg: bytes, rounds: int, clock: Cal
     return {**medians, "ratios": ratios, "minimum": minimum, "rounds": rounds}
 
 
-def time_bulk(models: dict[str, Path], folders: Sequence[Path], place: Path, clock: Callable[[], float]) -> dict[str, Any]:
+def time_maps_of_a_batch(ours: Predictor, jpegs: Sequence[bytes], clock: Callable[[], float]) -> float:
+    batch = [jpegs[i % len(jpegs)] for i in range(32)]
+    contenders = {"plain": lambda: ours.predict(batch), "explained": lambda: ours.predict(batch, explain="gradcam")}
+    take_turns(contenders, 1, clock)
+    times = take_turns(contenders, 3, clock)
+    return median_ratio(times["explained"], times["plain"])
+
+
+def time_beside_busy_processes(ours: Predictor, jpeg: bytes) -> float:
+    """Compare the median prediction beside two processes that compute with the median alone, by the clock on the wall."""
+    contender = {"predict": lambda: ours.predict(jpeg)}
+    alone = take_turns(contender, 20, CLOCKS["wall"])["predict"]
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        beside = take_turns(contender, 20, CLOCKS["wall"])["predict"]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    return round(float(np.median(beside) / np.median(alone)), 3)
+
+
+def cold_start(engine: str, threads: int) -> dict[str, float]:
+    """Load the packaged ensemble in a fresh process and predict once; the faster of two, graphs being in the cache by then."""
+    command = [sys.executable, "-c", COLD_START, engine, str(threads)]
+    runs = [json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(2)]
+    return min(runs, key=lambda run: run["seconds"])
+
+
+def time_bulk(
+    ours: Predictor, models: dict[str, Path], folders: Sequence[Path], place: Path, clock: Callable[[], float]
+) -> dict[str, Any]:
     """Score folder by folder, each contender in turn."""
-    ours, pipelines, forwards = predictor(models), Pipelines(models), bare_forwards(models, 32, clock)
+    pipelines, forwards = Pipelines(models), bare_forwards(models, 32, clock)
     paths = [sorted(map(str, folder.iterdir())) for folder in folders]
     batch_size = pipelines.best_batch_size(paths[0][:64], clock)
     spent = {"floor_bulk_img_s": 0.0, "bulk_img_s": 0.0, "pipeline_bulk_img_s": 0.0}
@@ -129,8 +193,9 @@ def write_images(root: Path, jpegs: Sequence[bytes], count: int) -> list[Path]:
     return folders
 
 
-def predictor(models: dict[str, Path]) -> Predictor:
-    members = [Member(name, read_model(folder)[0]) for name, folder in models.items()]
+def predictor(models: dict[str, Path], engine: str) -> Predictor:
+    loaded = {name: from_pretrained(folder, engine=engine).members[0] for name, folder in models.items()}
+    members = [replace(member, name=name) for name, member in loaded.items()]
     return Predictor(members, Combination.of([member.space for member in members], WEIGHTS))
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,12 @@ from lesion_hub.taxonomy import LabelSpace, nearest, space_from_labels
 
 CONFIG_NAME = "config.json"
 ENSEMBLE_NAME = "ensemble.json"
+
+ENGINE_VARIABLE = "LESION_HUB_ENGINE"
+"""What the engine ``auto`` stands for, where it is set; with ``torch`` publishing makes no graph either."""
+
+Precision = Literal["float32", "int8"]
+"""Of the ONNX files that a model may be published with."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -83,7 +90,10 @@ class Training(Options):
 
 
 class LesionHubSection(Options):
-    """The key ``lesion_hub`` of ``config.json``: what timm's keys do not hold."""
+    """The key ``lesion_hub`` of ``config.json``: what timm's keys do not hold.
+
+    ``graphs`` holds, by precision, the sha256 of the ONNX files that were published beside the weights.
+    """
 
     format_version: Literal[1] = 1
     label_space: str
@@ -91,6 +101,7 @@ class LesionHubSection(Options):
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
     training: Training | None = None
     weights_sha256: Sha256
+    graphs: dict[Precision, Sha256] | None = None
 
 
 Mean = Annotated[float, Field(ge=-1000, le=1000)]
@@ -159,6 +170,12 @@ class ModelConfig(Options):
     @property
     def space(self) -> LabelSpace:
         return space_from_labels(self.lesion_hub.label_space, self.label_names)
+
+
+def with_graph(config: ModelConfig, graph: bytes, precision: Precision = "float32") -> ModelConfig:
+    """Return the config of a model that is published with this ONNX file too."""
+    graphs = {**(config.lesion_hub.graphs or {}), precision: hashlib.sha256(graph).hexdigest()}
+    return config.model_copy(update={"lesion_hub": config.lesion_hub.model_copy(update={"graphs": graphs})})
 
 
 REGISTRY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,94}")

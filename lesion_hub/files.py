@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from lesion_hub.errors import ConfigError, FileWriteError, StoreError
 
+CACHE_VARIABLE = "LESION_HUB_CACHE"
+
 _ASIDE = ".tmp-"
 _BLOCK = 1 << 20
 _DIGITS = 18  # of an integer that always fits 64 bits
@@ -140,6 +142,11 @@ def sha256_of(path: Path) -> str:
 def sha256_of_json(values: Any) -> str:
     """Hash plain values, whatever the order of their keys: 64 hex digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def cache_root() -> Path:
+    """Find the folder for what can be made again: ``$LESION_HUB_CACHE``, else ``~/.cache/lesion-hub``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lesion-hub").expanduser()
 
 
 def packaged_folder(inside: str, beside: str) -> Path:

@@ -40,6 +40,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--streaming", action="store_true", help="read DATA as a stream")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--shard-size", type=int, default=1024)
+    parser.add_argument("--engine", default="auto", help="what runs the networks on a CPU: torch, onnx, or auto")
     parser.add_argument("--tta", type=int, default=1)
     return parser.parse_args(arguments)
 
@@ -52,7 +53,9 @@ def run(options: argparse.Namespace) -> ScoreReport:
     # What ``accelerate launch`` and ``torchrun`` tell a process. No process group is made: nothing is exchanged.
     process = Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    model = from_pretrained(options.model, revision=options.revision, registry=options.registry, device=device)
+    model = from_pretrained(
+        options.model, revision=options.revision, registry=options.registry, device=device, engine=options.engine
+    )
     return score_in_bulk(model, source, options.out, chosen, process=process)
 
 

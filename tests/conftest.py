@@ -38,6 +38,8 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     NO_PROXY="127.0.0.1,localhost",
     LESION_HUB_RETRY_PAUSE="0.05",
+    LESION_HUB_ENGINE="torch",  # no test waits for an export that it is not about
+    LESION_HUB_CACHE=str(HF_HOME / "lesion-hub"),
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
 )

@@ -25,10 +25,10 @@ from accelerate.utils import (
 
 from lesion_hub.config import Count, Options, validated
 from lesion_hub.errors import ConfigError, LesionHubError, ShardError, one_line
+from lesion_hub.files import CACHE_VARIABLE, cache_root
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
-CACHE_VARIABLE = "LESION_HUB_CACHE"
 # The others wait while one process decodes the images, and while it measures at the end.
 PROCESS_TIMEOUT = timedelta(hours=6)
 
@@ -56,7 +56,7 @@ class LaunchOptions(Options):
     @property
     def cache_root(self) -> Path:
         """The folder in which all runs keep decoded images."""
-        return self.cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lesion-hub").expanduser() / "images"
+        return self.cache or cache_root() / "images"
 
 
 def recipe_parser(prog: str, about: str, example: str) -> argparse.ArgumentParser:

@@ -16,10 +16,11 @@ MEGABYTE = 1_000_000
 class AppOptions(Options):
     """Models by registry name, Hub id or folder, the first being the default; and the limits of a request.
 
-    ``revision`` pins the first model (and every one that has no ``@revision`` of its own). ``max_bytes`` and ``max_pixels``
-    are of one image, ``max_batch_bytes`` of all images of a request, ``memory_bytes`` of all files and requests that arrive or
-    wait at a time. A request of which nearly nothing arrives for ``idle_seconds`` is given up. ``concurrency`` is how many
-    model calls run at once, ``queue_size`` how many requests may wait for that; the next one is told that the page is busy.
+    ``revision`` pins the first model (and every one that has no ``@revision`` of its own). ``engine`` is that of
+    ``from_pretrained``. ``max_bytes`` and ``max_pixels`` are of one image, ``max_batch_bytes`` of all images of a request,
+    ``memory_bytes`` of all files and requests that arrive or wait at a time. A request of which nearly nothing arrives for
+    ``idle_seconds`` is given up. ``concurrency`` is how many model calls run at once, ``queue_size`` how many requests may
+    wait for that; the next one is told that the page is busy.
     ``keep_seconds`` is how long a file or a result that nobody takes stays in memory. ``examples`` is a folder of images to
     try; without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that
     the page shows.
@@ -32,6 +33,7 @@ class AppOptions(Options):
     revision: str | None = None
     registry: str | Path | None = None
     device: str | None = None
+    engine: str = "auto"
     examples: Path | None = None
     max_bytes: Count = 20 * MEGABYTE
     max_pixels: Count = 50_000_000

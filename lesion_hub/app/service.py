@@ -177,7 +177,7 @@ def _load(name: str, options: AppOptions) -> ServedModel:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = resolve(bare, own, registry=options.registry)
-        predictor = from_pretrained(bare, revision=own, registry=options.registry, device=device)
+        predictor = from_pretrained(bare, revision=own, registry=options.registry, device=device, engine=options.engine)
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
     return ServedModel(found.display_name, predictor, found.folder)

@@ -12,6 +12,7 @@ from lesion_hub.cli.options import (
     AsSpaceOption,
     DataOption,
     DeviceOption,
+    EngineOption,
     ForceOption,
     JsonOption,
     ManifestOption,
@@ -51,6 +52,7 @@ def evaluate(
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Measure a model or an ensemble on a data set: predictions, numbers with intervals, plots and a report.
@@ -68,6 +70,7 @@ def evaluate(
             revision=revision,
             registry=registry,
             device=device,
+            engine=engine,
             progress=progress,
             split=split,
             tta=tta,
@@ -102,6 +105,7 @@ def compare(
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Compare two models on the same images: paired differences with intervals, and McNemar's test.
@@ -118,6 +122,7 @@ def compare(
             out=out,
             registry=registry,
             device=device,
+            engine=engine,
             progress=progress,
             split=split,
             tta=tta,
@@ -140,6 +145,7 @@ def calibrate(
     manifest: ManifestOption = None,
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
+    engine: EngineOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Fit the temperature of a run that has none, or of an ensemble, on validation, and make it part of the model.
@@ -151,7 +157,7 @@ def calibrate(
     reading.refuse_without(data, "--data")
     source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, source, manifest=manifest, registry=registry, progress=progress)
+        done = calibrate_run(run, source, manifest=manifest, registry=registry, engine=engine, progress=progress)
     facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
     if json_:
         print_json({"folder": str(done.folder), **facts})

@@ -49,6 +49,9 @@ RegistryOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, _DEVICE]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="What runs the networks on a CPU: torch, onnx (ONNX Runtime), or auto.")
+]
 OptionalDeviceOption = Annotated[str | None, _DEVICE]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
 ViewsOption = Annotated[int, typer.Option("--tta", help="Mirrored and turned views to average, 1 to 8.")]

@@ -14,6 +14,7 @@ from lesion_hub.cli.options import (
     DataArgument,
     DataOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelArgument,
     ModelOption,
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from lesion_hub.inference import Prediction, Predictor
 
 
-def _load(name: str, revision: str | None, registry: str | None, device: str = "cpu", threads: int | None = None) -> Predictor:
+def _load(
+    name: str,
+    revision: str | None,
+    registry: str | None,
+    device: str = "cpu",
+    threads: int | None = None,
+    engine: str = "torch",
+) -> Predictor:
     import torch
 
     from lesion_hub.inference import from_pretrained
@@ -41,7 +49,7 @@ def _load(name: str, revision: str | None, registry: str | None, device: str = "
         if threads < 1:
             raise ConfigError(f"threads {threads} is too few; give 1 or more")
         torch.set_num_threads(threads)
-    return from_pretrained(name, revision=revision, registry=registry, device=device)
+    return from_pretrained(name, revision=revision, registry=registry, device=device, engine=engine)
 
 
 def predict(
@@ -55,6 +63,7 @@ def predict(
     top: Annotated[int, typer.Option("--top", help="Labels to show.")] = 3,
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     threads: ThreadsOption = None,
     registry: RegistryOption = None,
     json_: JsonOption = False,
@@ -68,7 +77,7 @@ def predict(
 
     if overlay is not None:
         explain = explain or "gradcam"
-    predictor = _load(model, revision, registry, device, threads)
+    predictor = _load(model, revision, registry, device, threads, engine)
     options: dict[str, Any] = {"explain": explain, "target": target, "tta": tta, "top": top}
     if case:
         whole = predictor.predict_case(images, **options)
@@ -135,6 +144,7 @@ def score(
     shard_size: Annotated[int, typer.Option("--shard-size", help="Rows in a shard.")] = 1024,
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     threads: ThreadsOption = None,
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
@@ -156,7 +166,7 @@ def score(
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "tta": tta}
     options = validated(ScoreOptions, sizes, "score")
     rows = open_rows(data, streaming=streaming, **reading.keywords())
-    predictor = _load(model, revision, registry, device, threads)
+    predictor = _load(model, revision, registry, device, threads, engine)
     with progress_bar("scoring") as progress:
         report = score_in_bulk(predictor, rows, out, options, progress=progress).to_dict()
     print_facts(report, as_json=json_)
@@ -297,6 +307,7 @@ def check(
     record: Annotated[bool, typer.Option("--record", help="Put the results into the model folder's metrics.json.")] = False,
     revision: RevisionOption = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     threads: ThreadsOption = None,
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
@@ -318,7 +329,7 @@ def check(
         raise ConfigError(f"{name}: --record writes into a model folder; pull the model into one first")
     chosen = {"methods": tuple(method or ("gradcam",)), "stages": stages, "seed": seed}
     options = validated(faithfulness.CheckOptions, chosen, "attribution check")
-    predictor = _load(name, revision, registry, device, threads)
+    predictor = _load(name, revision, registry, device, threads, engine)
     check_images = faithfulness.check_images_of(data, count, seed, **reading.keywords())
     with progress_bar("checking") as progress:
         results = faithfulness.check_maps(predictor, check_images, options, progress)

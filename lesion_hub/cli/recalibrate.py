@@ -11,6 +11,7 @@ from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     DataOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ManifestOption,
     ModelArgument,
@@ -41,6 +42,7 @@ def recalibrate(
     revision: RevisionOption = None,
     registry: RegistryOption = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Refit temperature and operating points on a clinic's lesions that the model has not seen, as a new model folder.
@@ -57,6 +59,7 @@ def recalibrate(
             revision=revision,
             registry=registry,
             device=device,
+            engine=engine,
             progress=progress,
             split=split,
             manifest=manifest,

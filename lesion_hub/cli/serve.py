@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_hub.cli.options import JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
+from lesion_hub.cli.options import EngineOption, JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
 from lesion_hub.cli.output import print_json, say
 
 
@@ -25,6 +25,7 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; default: the first free one from 7860.")] = None,
     device: OptionalDeviceOption = None,
+    engine: EngineOption = "auto",
     max_mb: Annotated[float | None, typer.Option("--max-mb", help="Largest image, in MB.  [default: 20]")] = None,
     max_megapixels: Annotated[
         float | None, typer.Option("--max-megapixels", help="Most pixels, in millions.  [default: 50]")
@@ -53,6 +54,7 @@ def serve(
         revision=revision,
         registry=registry,
         device=device,
+        engine=engine,
         max_bytes=_scaled(max_mb),
         max_pixels=_scaled(max_megapixels),
         max_files=max_files,

@@ -233,14 +233,15 @@ def calibrate_run(
     *,
     manifest: str | Path | None = None,
     registry: str | Path | None = None,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> CalibratedRun:
     """Fit a temperature on validation predictions and store it in the model in ``folder``.
 
     A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
     are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
-    file that says which images that is. A model that is
-    calibrated already is refused: a second temperature would be fitted to the same images again.
+    file that says which images that is. ``engine`` is that of ``from_pretrained``. A model that is calibrated already is
+    refused: a second temperature would be fitted to the same images again.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
     """
@@ -248,7 +249,7 @@ def calibrate_run(
     config = load_config(place)
     content = read_json(place / METRICS_NAME, missing_ok=True)
     _refuse_calibrated(place, config, content)
-    scored = _validation_predictions(place, config, data, manifest, registry, progress)
+    scored = _validation_predictions(place, config, data, manifest, registry, engine, progress)
     result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
@@ -293,6 +294,7 @@ def _validation_predictions(
     data: str | Path | ReadResult | None,
     manifest: str | Path | None,
     registry: str | Path | None,
+    engine: str,
     progress: Progress | None,
 ) -> Scored:
     """Read the predictions that the run keeps, or score the validation part of ``data`` with the model as it stands."""
@@ -303,7 +305,7 @@ def _validation_predictions(
         return read_scored(kept, config.space)
     source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
-    predictor = from_pretrained(folder, registry=registry)
+    predictor = from_pretrained(folder, registry=registry, engine=engine)
     chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
     place = source.report.place
     if chosen.whole and not any(record.parts for record in records):

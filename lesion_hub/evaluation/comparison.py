@@ -50,6 +50,7 @@ def compare(
     registry: str | Path | None = None,
     token: str | None = None,
     device: str = "cpu",
+    engine: str = "auto",
     progress: Progress | None = None,
     **options: Any,
 ) -> Comparison:
@@ -63,7 +64,7 @@ def compare(
     chosen = validated(EvaluateOptions, options, "compare")
     source = data if isinstance(data, ReadResult) else read(data)
     one, two = (
-        load_input(*split_revision(name), source, chosen, registry=registry, token=token, device=device)
+        load_input(*split_revision(name), source, chosen, registry=registry, token=token, device=device, engine=engine)
         for name in (first, second)
     )
     rows = np.intersect1d(one.choice.rows, two.choice.rows)

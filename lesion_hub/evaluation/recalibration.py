@@ -95,13 +95,14 @@ def recalibrate(
     registry: str | Path | None = None,
     token: str | None = None,
     device: str = "cpu",
+    engine: str = "auto",
     progress: Progress | None = None,
     **options: Any,
 ) -> Recalibration:
     """Refit temperature and operating points of a model or an ensemble on a clinic's images; write a new model folder ``out``.
 
     Args:
-        model, revision, registry, token, device: as for ``from_pretrained``.
+        model, revision, registry, token, device, engine: as for ``from_pretrained``.
         data: the clinic's folder, table or Hub data set, or what ``lesion_hub.data.read`` returned.
         out: new folder, ready to be published as a new version.
         progress: called with (images done, images in all).
@@ -117,7 +118,7 @@ def recalibrate(
     require_new_folder(place)
     source = data if isinstance(data, ReadResult) else read(data)
     how = validated(EvaluateOptions, chosen.model_dump(exclude={"margin"}), "recalibrate")
-    given = load_input(model, revision, source, how, registry=registry, token=token, device=device)
+    given = load_input(model, revision, source, how, registry=registry, token=token, device=device, engine=engine)
     config = load_config(given.found.folder)
     if not source.space.maps_to(config.space):
         raise DataError(

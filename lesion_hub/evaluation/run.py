@@ -124,6 +124,7 @@ def evaluate(
     registry: str | Path | None = None,
     token: str | None = None,
     device: str = "cpu",
+    engine: str = "auto",
     progress: Progress | None = None,
     **options: Any,
 ) -> Evaluation:
@@ -133,7 +134,7 @@ def evaluate(
         model: Hub id, registry name, or model folder.
         data: folder, table or Hub data set, or what ``lesion_hub.data.read`` returned.
         out: folder for predictions.parquet, metrics.json, report.html and plots/.
-        revision, registry, token, device: as for ``from_pretrained``.
+        revision, registry, token, device, engine: as for ``from_pretrained``.
         progress: called with (images done, images in all).
         options: fields of ``EvaluateOptions``.
 
@@ -146,7 +147,7 @@ def evaluate(
     place = Path(out)
     make_folder(place)
     source = data if isinstance(data, ReadResult) else read(data)
-    given = load_input(model, revision, source, chosen, registry=registry, token=token, device=device)
+    given = load_input(model, revision, source, chosen, registry=registry, token=token, device=device, engine=engine)
     # The predictions in the finest space of model and data, and in the one asked for.
     finest = shared_space(given.predictor.space, source.space)
     native = score_input(given, given.dataset, finest, chosen, progress)
@@ -172,11 +173,12 @@ def load_input(
     registry: str | Path | None,
     token: str | None,
     device: str,
+    engine: str,
 ) -> EvaluationInput:
     """Load the model and choose the images to evaluate on; those that it has seen are refused."""
     found = resolve(model, revision, registry=registry, token=token)
     records = training_records(found, registry=registry, token=token)
-    predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device)
+    predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device, engine=engine)
     choice, overlap = choose_images(
         found.name,
         data,

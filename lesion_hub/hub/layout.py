@@ -6,8 +6,9 @@ Nothing in a repo can run code when we load it: ``modeling_lesion.py`` is there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,6 +18,7 @@ from lesion_hub.config import (
     EnsembleConfig,
     LesionHubSection,
     ModelConfig,
+    Precision,
     load_ensemble_config,
     load_model_config,
 )
@@ -30,9 +32,12 @@ SPLIT_NAME = "split.json"
 CHANGELOG_NAME = "CHANGELOG.md"
 MODELING_NAME = "modeling_lesion.py"
 PLOTS_PATTERN = "plots/*.png"
+GRAPH_NAMES: Mapping[Precision, str] = MappingProxyType({"float32": "model.onnx", "int8": "onnx/model_int8.onnx"})
+"""The ONNX files by precision. The first has no weights and lies beside those it takes, the other brings its own."""
+
 ALWAYS_THERE = (CARD_NAME, METRICS_NAME, SPLIT_NAME, CHANGELOG_NAME)
 """The files that every published version holds."""
-REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *ALWAYS_THERE, PLOTS_PATTERN]
+REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *GRAPH_NAMES.values(), *ALWAYS_THERE, PLOTS_PATTERN]
 """All files that a published version may hold."""
 
 TRANSFORMERS_CLASS = "LesionForImageClassification"
@@ -122,6 +127,7 @@ def publishable_files(folder: Path) -> list[str]:
         if network.auto_map not in (None, AUTO_MAP):  # it could send transformers to code in somebody else's repo
             raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")
         required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if network.auto_map else [])]
+        required += [GRAPH_NAMES[precision] for precision in network.lesion_hub.graphs or ()]
     for name in required:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name}: missing; a published repo holds {', '.join(required)}")

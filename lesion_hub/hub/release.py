@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from lesion_hub.config import ModelConfig
-from lesion_hub.errors import StoreError
-from lesion_hub.hub.layout import MODELING_NAME, WEIGHTS_NAME, is_ensemble, load_config, modeling_source, publishable_files
+from lesion_hub.config import CONFIG_NAME, ENGINE_VARIABLE, ModelConfig, dump_json, with_graph
+from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.hub.layout import (
+    GRAPH_NAMES,
+    MODELING_NAME,
+    WEIGHTS_NAME,
+    is_ensemble,
+    load_config,
+    modeling_source,
+    publishable_files,
+)
 from lesion_hub.hub.licences import card_licence, check_licence, training_licences
 from lesion_hub.hub.versions import Version, add_entry, changelog_notes, checked_notes
+
+if TYPE_CHECKING:
+    from lesion_hub.models import LesionClassifier
+
+logger = logging.getLogger(__name__)
 
 Content: TypeAlias = dict[str, Path | bytes]
 """Files of a repo, by name: where each lies on disk, or what is in it."""
@@ -76,6 +91,28 @@ def prepare_release(
             # is, now that the weights load strictly into its network.
             source = None if is_ensemble(folder) else network_source(classifiers[0].architecture)
             files[MODELING_NAME] = modeling_source(source).encode("utf-8")
+        if isinstance(config, ModelConfig):
+            files |= _graph_files(folder, config, classifiers[0])
     if not force_licence:
         check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, files)
+
+
+def _graph_files(folder: Path, config: ModelConfig, classifier: LesionClassifier) -> Content:
+    """Make the graph of a model whose folder has none, and the config that names it; nothing where it cannot be made.
+
+    The folder is left as it is: it may be somebody's published version. The graphs that it has are checked.
+    """
+    from lesion_hub.hub.graph import write_graph  # imports torch
+    from lesion_hub.hub.onnx_file import has_graph, read_graph
+
+    for precision in config.lesion_hub.graphs or ():
+        read_graph(folder, config, precision)
+    if has_graph(config) or os.environ.get(ENGINE_VARIABLE) == "torch":
+        return {}
+    try:
+        graph = write_graph(classifier, folder / WEIGHTS_NAME)
+    except ConfigError as error:
+        logger.warning("%s: published without %s: %s", folder, GRAPH_NAMES["float32"], error)
+        return {}
+    return {GRAPH_NAMES["float32"]: graph, CONFIG_NAME: dump_json(with_graph(config, graph)).encode("utf-8")}

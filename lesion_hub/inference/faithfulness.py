@@ -313,7 +313,7 @@ def cascading_randomisation(
     model: Predictor, images: Sequence[tuple[Pixels, str]], method: str, stages: int = 4, seed: int = 0
 ) -> list[RandomisationStage]:
     """Randomise a copy of every member from the top down in ``stages`` steps and compare the maps of (image, label) pairs."""
-    members = [replace(member, classifier=copy.deepcopy(member.classifier)) for member in model.members]
+    members = [replace(member, classifier=copy.deepcopy(member.classifier), engine=None) for member in model.members]
     twin = Predictor(members, model.combination, model.operating_points, name=model.name)
     layers = []  # of each member, modules with weights of their own, the classifier first
     for member in members:

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from lesion_hub.config import EnsembleMember
 from lesion_hub.errors import ConfigError
+from lesion_hub.inference.engine import Engine
 from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
+from lesion_hub.models.network_cut import Cut, WholeCut, cut
 from lesion_hub.taxonomy import LabelMap, LabelSpace, finest_common
 
 Probabilities: TypeAlias = NDArray[np.float64]
@@ -41,10 +43,14 @@ def member_names(pins: Sequence[EnsembleMember]) -> list[str]:
 
 @dataclass(frozen=True)
 class Member:
-    """A loaded model, ready to score images; it prepares them the way it was trained."""
+    """A loaded model, ready to score images; it prepares them the way it was trained.
+
+    ``engine`` runs the weights that the classifier was read with; who changes those takes the engine away.
+    """
 
     name: str
     classifier: LesionClassifier = field(repr=False)
+    engine: Engine | None = field(default=None, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -70,11 +76,35 @@ class Member:
     def _normalised(self, crops: Sequence[Pixels]) -> Tensor:
         return self.normalisation(crops, self.classifier.device, self.classifier.dtype)
 
+    @property
+    def running(self) -> Engine | None:
+        """The engine, where it can stand in for the classifier: on the CPU and in float32."""
+        fits = self.classifier.device.type == "cpu" and self.classifier.dtype == torch.float32
+        return self.engine if fits else None
+
+    def reads(self, metadata: Tensor | None) -> bool:
+        """Tell whether the answer depends on these metadata."""
+        return metadata is not None and self.classifier.takes_metadata
+
     @torch.inference_mode()
     def score(self, batch: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Score an (N, 3, H, W) batch: (N, C) float32 logits on the member's device; their softmax is calibrated."""
-        known = None if metadata is None else metadata.to(batch)
+        engine, known = self.running, None if metadata is None else metadata.to(batch)
+        if engine is not None and not self.reads(metadata):
+            return engine.logits(batch)
+        if engine is not None and engine.gives_features:  # a graph knows of no patient, but the tail does
+            return self.score_in_parts(cut(self.classifier), batch, known)[0]
         return self.classifier(batch, known).float()
+
+    @torch.no_grad()
+    def score_in_parts(self, parts: Cut, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Score a batch as ``score`` does, in a pass that can be explained: the logits, and the stem's output of ``parts``."""
+        engine = self.running
+        if engine is not None and engine.gives_features and not isinstance(parts, WholeCut):
+            logits, state = engine.logits_and_features(batch)
+            return (parts(state, metadata) if self.reads(metadata) else logits), state
+        state = parts.stem(batch)
+        return (self.score(batch, metadata) if state is batch else parts(state, metadata)), state
 
     @torch.inference_mode()
     def logits(self, images: Sequence[Image.Image], metadata: Tensor | None = None) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +37,7 @@ from lesion_hub.inference.attribution import (
     target_labels,
 )
 from lesion_hub.inference.device import find_device
+from lesion_hub.inference.engine import Engine, one_torch_thread
 from lesion_hub.inference.members import Combination, Member, Probabilities
 from lesion_hub.inference.preprocess import (
     ORIENTATIONS,
@@ -129,9 +132,11 @@ class Predictor:
         self.folder = folder
 
     @classmethod
-    def of(cls, classifier: LesionClassifier, name: str = "model", **options: Any) -> Predictor:
-        """Make a predictor of a single classifier."""
-        return cls([Member(name, classifier)], Combination.single(classifier.space), name=name, **options)
+    def of(
+        cls, classifier: LesionClassifier, name: str = "model", *, engine: Engine | None = None, **options: Any
+    ) -> Predictor:
+        """Make a predictor of a single classifier, in torch unless there is an engine with its weights."""
+        return cls([Member(name, classifier, engine)], Combination.single(classifier.space), name=name, **options)
 
     @property
     def space(self) -> LabelSpace:
@@ -332,10 +337,11 @@ class Predictor:
     def compile(self, **options: Any) -> Predictor:
         """Compile the networks with ``torch.compile``: pays on a GPU and for many images of one batch size.
 
-        Explanations go on running uncompiled.
+        Explanations go on running uncompiled, and an engine is no longer asked.
         """
         for member in self.members:
             member.classifier.compile(**options)
+        self.members = tuple(replace(member, engine=None) for member in self.members)
         return self
 
     def __repr__(self) -> str:
@@ -356,6 +362,14 @@ class Predictor:
         metadata: Sequence[Patient | None] | None,
         *,
         one_case: bool = False,
+    ) -> tuple[Probabilities, list[Probabilities], list[Explanation] | None]:
+        """Score and explain N images, see ``_scored``, with what is left to torch in one thread where engines do the rest."""
+        tails_only = options.explain is None or METHODS[options.explain].layerwise
+        with one_torch_thread() if tails_only and all(member.running for member in self.members) else nullcontext():
+            return self._scored(opened, options, metadata, one_case)
+
+    def _scored(
+        self, opened: Sequence[OpenedImage], options: PredictOptions, metadata: Sequence[Patient | None] | None, one_case: bool
     ) -> tuple[Probabilities, list[Probabilities], list[Explanation] | None]:
         """Score N images: (N, C) combined, each member's (N, C_m), and an explanation each where ``options`` ask for it.
 
@@ -442,9 +456,9 @@ def _forward(
                 logits.append(member.score(images, known))
                 continue
             cut = METHODS[options.explain].cut(member.classifier)
-            state = cut.stem(images)
-            logits.append(cut(state, known))
-            passes.append((orientation, Evidence(cut, images, state, known)))
+            scores, state = member.score_in_parts(cut, images, known)
+            logits.append(scores)
+            passes.append((orientation, Evidence(cut, images, state, known, member.score)))
     rows = [torch.softmax(scores.float(), dim=1).double().cpu().numpy() for scores in logits]
     return np.asarray(rows[0] if len(rows) == 1 else np.mean(rows, axis=0)), passes
 

@@ -97,7 +97,7 @@ class LesionNet(nn.Module):
         if pre_logits:
             return pooled
         if self.metadata is not None:
-            known = pooled.new_zeros(len(pooled), self.metadata_inputs) if metadata is None else metadata.to(pooled)
+            known = pooled.new_zeros(pooled.shape[0], self.metadata_inputs) if metadata is None else metadata.to(pooled)
             pooled = torch.cat([pooled, self.metadata(known)], dim=1)
         return self.head(pooled)
 
@@ -239,7 +239,7 @@ class LesionEnsemble(nn.Module):
 
     def forward(self, x: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Map (N, 3, H, W) images, and (N, D) metadata for the members that take any, to (N, num_classes) logits."""
-        mean = x.new_zeros(len(x), self.num_classes, dtype=torch.float32)
+        mean = x.new_zeros(x.shape[0], self.num_classes, dtype=torch.float32)
         for member, own, rows, weight in zip(self.members, self.inputs, self.maps, self.weights, strict=True):
             takes_metadata = isinstance(member, LesionNet) and member.metadata_inputs > 0
             known = {"metadata": metadata} if takes_metadata else {}

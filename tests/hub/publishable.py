@@ -34,7 +34,7 @@ def write_folder(
     torch.manual_seed(seed)
     classifier = LesionClassifier.create(backbone, "ham7", image_size=32).eval()
     write_model(folder, classifier, training=TRAINING, temperature=1.0)
-    _write_papers(folder, seed, licence)
+    write_papers(folder, seed, licence)
     for name in plots:
         (folder / "plots").mkdir(exist_ok=True)
         (folder / "plots" / name).write_bytes(b"\x89PNG\r\n\x1a\n\0" + bytes([seed]))
@@ -54,11 +54,11 @@ def write_ensemble(folder: Path, members: dict[str, Path], *, licence: str = "cc
     )
     folder.mkdir(parents=True)
     (folder / "ensemble.json").write_text(dump_json(config))
-    _write_papers(folder, 0, licence)
+    write_papers(folder, 0, licence)
     return folder
 
 
-def _write_papers(folder: Path, seed: int, licence: str) -> None:
+def write_papers(folder: Path, seed: int, licence: str) -> None:
     (folder / "README.md").write_text(CARD.format(licence=licence, seed=seed))
     (folder / "metrics.json").write_text(json.dumps({"seed": seed}))
     (folder / "split.json").write_text(json.dumps({"sha256": "0" * 64}))

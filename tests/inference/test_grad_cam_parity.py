@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.network_cut import cut
+from lesion_hub.models.network_cut import cut
 from tests.inference.networks import classifier, picture
 
 pytestmark = pytest.mark.slow

@@ -98,7 +98,7 @@ class Cut(nn.Module):
                 return self.tap(activations.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return self.tap(activations)
         patches = activations[:, prefix:].transpose(1, 2)
-        grid = token_grid(patches.shape[2], self._shared[0].input_config.input_size[1:])
+        grid = token_grid(int(patches.shape[2]), self._shared[0].input_config.input_size[1:])
         if grid is None:
             raise self.unknown(f"its {patches.shape[2]} tokens are no grid over the image")
         mapped = self.tap(patches.unflatten(2, grid)).flatten(2).transpose(1, 2)
@@ -167,7 +167,7 @@ class InnerCut(Cut):
         blocks = copy.copy(trunk.blocks)
         *passed, last = trunk.blocks._modules
         blocks._modules = {**{name: _Passed() for name in passed}, last: _Resumed(trunk.blocks[-1], state)}
-        blank = state.new_zeros(len(state), *self._shared[0].input_config.input_size)
+        blank = state.new_zeros(state.shape[0], *self._shared[0].input_config.input_size)
         return cast(Tensor, with_layer(trunk, "blocks", blocks).forward_features(blank))
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lesion_hub.inference.network_cut import cut, layer_at, token_grid, with_layer
 from lesion_hub.models import LesionClassifier
+from lesion_hub.models.network_cut import cut, layer_at, token_grid, with_layer
 
 # Token networks, and how many tokens stand for no place: none, a class token, with a distilling one, with four registers.
 TOKENS = {
