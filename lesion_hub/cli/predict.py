@@ -178,14 +178,15 @@ def export(
 
     Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
     """
-    from lesion_hub.inference.export import export_onnx, quantize_onnx
+    from lesion_hub.inference.export import ExportReport, export_onnx
+    from lesion_hub.inference.quantization import quantize_onnx
     from lesion_hub.inference.rows import open_rows
 
     if format_ != "onnx":
         raise ConfigError(f"format {format_!r} is not known; use onnx")
     reading.refuse_without(quantize, "--quantize")
     predictor = _load(name, revision, registry)
-    reports = [export_onnx(predictor, out)]
+    reports: list[ExportReport] = [export_onnx(predictor, out)]
     if quantize is not None:
         rows = open_rows(quantize, labelled=True, **{"space": predictor.space.name, **reading.keywords()})
         small = out.with_name(f"{out.stem}.int8{out.suffix}")
