@@ -1,9 +1,9 @@
 """Quantise an exported file to 8 bits: kept only if it answers as the float file does, class by class, and faster.
 
 A short ladder of configurations is tried, from the fastest to the safest, and the first that passes is kept. None depends on
-the processor: without VNNI two products of an unsigned and a signed byte are added up in 16 bits, which overflows, so that a file
-of full range would answer differently elsewhere than where it passed. Signed weights therefore have 7 bits (which is fastest);
-unsigned ones, whose products are added up in 32, have 8.
+the processor: without VNNI two products of an unsigned and a signed byte are added up in 16 bits, which overflows, so that a
+file of full range would answer differently elsewhere than where it passed. Signed weights therefore have 7 bits, which is
+fastest; unsigned ones, whose products are added up in 32, have 8.
 """
 
 from __future__ import annotations
@@ -244,27 +244,84 @@ def quantize_onnx(
 
 
 def rank_layers(path: Path, images: Sequence[Batch]) -> list[str]:
-    """Name the layers with weights, the one first whose rounding to 7 bits, all others in float, moves the logits most."""
+    """Name the layers with weights, the one first that moves the logits most where it alone is rounded.
+
+    Rounded are its weights, to 7 bits, and what goes in and comes out of it, to 8 bits over the range in ``images``.
+    """
     onnx, runtime = onnx_libraries()
-    graph = onnx.load(str(path))
-    stored = {weights.name: weights for weights in graph.graph.initializer}
-
-    def logits() -> Batch:
-        return _logits(runtime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]), images)
-
-    reference, errors = logits(), {}
-    for node in graph.graph.node:
-        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in stored:
-            continue
-        weights = stored[node.input[1]]
-        exact = onnx.numpy_helper.to_array(weights).copy()
-        axis = 0 if node.op_type == "Conv" else exact.ndim - 1
-        scale = np.abs(exact).max(axis=tuple(i for i in range(exact.ndim) if i != axis), keepdims=True) / _WEIGHT_LIMIT
-        rounded = np.round(exact / np.maximum(scale, 1e-12)) * scale
-        weights.CopyFrom(onnx.numpy_helper.from_array(rounded.astype(exact.dtype), weights.name))
-        errors[node.name] = float(np.square(logits() - reference).mean())
-        weights.CopyFrom(onnx.numpy_helper.from_array(exact, weights.name))
+    graph = onnx.load(str(path)).graph
+    stored = {weights.name for weights in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "MatMul") and node.input[1] in stored]
+    # A layer's output is what leaves the activation after it, where there is one: they run as one.
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    ends = {}
+    for layer in layers:
+        after = readers.get(layer.output[0], [])
+        ends[layer.name] = after[0].output[0] if len(after) == 1 and after[0].op_type in ("Clip", "Relu") else layer.output[0]
+    seen = {name for layer in layers for name in (layer.input[0], ends[layer.name])}
+    values = _tensors(path, images, sorted(seen | {OUTPUT}))
+    errors = {}
+    for layer in layers:
+        rounded = onnx.load(str(path))
+        weights = next(weights for weights in rounded.graph.initializer if weights.name == layer.input[1])
+        _round_weights(weights, 0 if layer.op_type == "Conv" else len(weights.dims) - 1)
+        for name in {layer.input[0], ends[layer.name]} - {OUTPUT}:
+            _round_tensor(rounded.graph, name, min(0.0, float(values[name].min())), max(0.0, float(values[name].max())))
+        session = runtime.InferenceSession(rounded.SerializeToString(), _as_written(), providers=["CPUExecutionProvider"])
+        errors[layer.name] = float(np.square(_logits(session, images) - values[OUTPUT]).mean())
     return sorted(errors, key=lambda name: -errors[name])
+
+
+def _tensors(path: Path, images: Sequence[Batch], names: Sequence[str]) -> dict[str, Batch]:
+    """Compute tensors of a graph by name, on all images at once."""
+    onnx, runtime = onnx_libraries()
+    model = onnx.load(str(path))
+    outputs, given = {output.name for output in model.graph.output}, {entry.name for entry in model.graph.input}
+    inner = [name for name in names if name not in given]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in inner if name not in outputs)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    batch = np.stack(images)
+    return dict.fromkeys(given, batch) | dict(zip(inner, session.run(inner, dict.fromkeys(given, batch)), strict=True))
+
+
+def _round_weights(weights: Any, axis: int) -> None:
+    """Round a stored tensor to 7 bits, with one scale per entry of ``axis``."""
+    onnx, _ = onnx_libraries()
+    exact = onnx.numpy_helper.to_array(weights)
+    largest = np.abs(exact).max(axis=tuple(i for i in range(exact.ndim) if i != axis), keepdims=True)
+    scale = np.maximum(largest, 1e-12) / _WEIGHT_LIMIT
+    weights.CopyFrom(onnx.numpy_helper.from_array((np.round(exact / scale) * scale).astype(exact.dtype), weights.name))
+
+
+def _round_tensor(graph: Any, name: str, low: float, high: float) -> None:
+    """Let every reader of a tensor read it rounded to 8 bits."""
+    onnx, _ = onnx_libraries()
+    scale = max(high - low, 1e-9) / 255
+    zero = round(-low / scale)
+    parts = [f"{name}_{part}" for part in ("rounding_scale", "rounding_zero", "in_8_bits", "rounded")]
+    stored = (np.array(scale, np.float32), np.array(zero, np.uint8))
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, part) for value, part in zip(stored, parts, strict=False))
+    for node in graph.node:
+        for i, read in enumerate(node.input):
+            if read == name:
+                node.input[i] = parts[3]
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", [name, *parts[:2]], [parts[2]]),
+        onnx.helper.make_node("DequantizeLinear", [parts[2], *parts[:2]], [parts[3]]),
+    ]
+    place = next((i + 1 for i, node in enumerate(graph.node) if name in node.output), 0)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(place + offset, node)
+
+
+def _as_written() -> Any:
+    """Options for a session that rounds where the graph says so and computes in float: nothing overflows."""
+    options = onnx_libraries()[1].SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def compare_speed(exported: Path, quantized: Path, images: Sequence[Batch]) -> dict[str, float]:

@@ -112,6 +112,7 @@ def test_export_writes_a_file_and_an_8_bit_one(place, tmp_path, monkeypatch):
         run("export", place / "a", "--out", out, "--format", "tflite")
 
 
+@pytest.mark.slow
 def test_an_8_bit_file_of_a_folder_is_recorded_there(place, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr("lesion_hub.inference.quantization.compare_speed", lambda *files: {"1 thread, batch 1": 1.5})

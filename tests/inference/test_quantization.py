@@ -61,6 +61,7 @@ def own_answers(model):
 ALL_PASS = {"sensitivity_loss": 1.0, "agreement": 0.0, "least_speedup": 0.0}
 
 
+@pytest.mark.slow
 def test_the_first_configuration_that_passes_is_kept(tmp_path, exported, monkeypatch):
     model, path, report = exported
     gates = iter([figures(0.5, mel=(9, 9, 9)), figures(mel=(9, 9, 9))])
@@ -94,6 +95,7 @@ def test_layers_are_ranked_by_what_rounding_them_does(tmp_path):
     assert quantization.rank_layers(tmp_path / "two.onnx", list(square)) == ["rounded", "exact"]
 
 
+@pytest.mark.slow
 def test_a_damaged_quantisation_is_refused(tmp_path, exported, monkeypatch):
     model, path, _ = exported
     true_quantize = quantization._quantize
@@ -113,6 +115,7 @@ def test_a_damaged_quantisation_is_refused(tmp_path, exported, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_faster_is_refused(tmp_path, exported, monkeypatch):
     monkeypatch.setattr(quantization, "compare_speed", lambda *given: {"1 thread, batch 1": 0.8, "1 thread, batch 32": 1.1})
     limits = {**ALL_PASS, "least_speedup": 1.0}
@@ -121,6 +124,7 @@ def test_a_file_that_is_not_faster_is_refused(tmp_path, exported, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_quantising_without_labels_is_one_line(tmp_path, exported):
     with pytest.raises(DataError, match="has a label"):
         quantize_onnx(exported[0], exported[1], tmp_path / "small.onnx", rows(count=0))
