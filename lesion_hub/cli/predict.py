@@ -31,6 +31,7 @@ from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
     from lesion_hub.inference import Prediction, Predictor
+    from lesion_hub.inference.quantization import QuantizedReport
 
 
 def _load(
@@ -175,10 +176,20 @@ def score(
 @takes_data_options
 def export(
     name: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default=False)] = None,
     format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32; or int8: fewer bits, kept only if it answers alike and faster.")
+    ] = "float32",
+    data: Annotated[str | None, typer.Option("--data", help="Labelled data for int8, judged on their validation part.")] = None,
+    recall_drop: Annotated[
+        float, typer.Option("--recall-drop", help="Most sensitivity that a class may lose in 8 bits.")
+    ] = 0.01,
+    agreement: Annotated[float, typer.Option("--agreement", help="Least share of answers in 8 bits that stay.")] = 0.98,
+    record: Annotated[
+        bool, typer.Option("--record", help="Put the 8-bit file into the model folder, and write its card anew.")
+    ] = False,
     quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
-    recall_drop: Annotated[float, typer.Option("--recall-drop", help="Most that a class may lose in 8 bits.")] = 0.02,
     reading: ReadingOptions = ReadingOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
@@ -188,23 +199,58 @@ def export(
 
     Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
     """
-    from lesion_hub.inference.export import export_onnx, quantize_onnx
-    from lesion_hub.inference.rows import open_rows
+    from lesion_hub.inference.export import ExportReport, export_onnx
 
     if format_ != "onnx":
         raise ConfigError(f"format {format_!r} is not known; use onnx")
-    reading.refuse_without(quantize, "--quantize")
-    predictor = _load(name, revision, registry)
-    reports = [export_onnx(predictor, out)]
-    if quantize is not None:
-        rows = open_rows(quantize, labelled=True, **{"space": predictor.space.name, **reading.keywords()})
-        small = out.with_name(f"{out.stem}.int8{out.suffix}")
-        reports.append(quantize_onnx(predictor, out, small, rows, recall_drop=recall_drop))
+    if precision not in ("float32", "int8"):
+        raise ConfigError(f"precision {precision!r} is not known; use float32 or int8")
+    reduced = precision == "int8"
+    if reduced != (data is not None):
+        raise ConfigError("--precision int8 is judged on labelled data, and nothing else is: give both it and --data")
+    if reduced and quantize is not None:
+        raise ConfigError("--quantize is --precision int8 beside the float file; give one of them")
+    if record and not reduced:
+        raise ConfigError("--record puts an 8-bit file into the model folder; add --precision int8 --data")
+    if record == (out is not None):
+        raise ConfigError("say where the file goes: --out FILE, or, in 8 bits, --record")
+    reading.refuse_without(data or quantize, "--data")
+    labelled, reports = data or quantize, list[ExportReport]()
+    if not reduced and out is not None:
+        reports.append(export_onnx(_load(name, revision, registry), out))
+    if labelled is not None:
+        from lesion_hub.evaluation import precision as reduced_precision
+        from lesion_hub.hub.card import write_card
+
+        source = read_data(labelled, reading)
+        limits: dict[str, Any] = {"sensitivity_loss": recall_drop, "agreement": agreement, "registry": registry}
+        with progress_bar("trying configurations") as progress:
+            if out is None:
+                done = reduced_precision.quantize_recorded(name, source, progress=progress, **limits)
+                write_card(name)
+            else:
+                small = out if reduced else out.with_name(f"{out.stem}.int8{out.suffix}")
+                done = reduced_precision.quantize(name, source, small, revision=revision, progress=progress, **limits)
+        reports.append(done)
     if json_:
         print_json({"files": [report.to_dict() for report in reports]})
         return
-    rows_shown = ((r.path, f"{r.bytes / 1e6:.1f} MB", f"{r.difference:.1e}") for r in reports)
-    print_table(("file", "size", "largest difference of a logit"), rows_shown)
+    rows_shown = ((r.path, r.precision, f"{r.bytes / 1e6:.1f} MB", f"{r.difference:.1e}") for r in reports)
+    print_table(("file", "precision", "size", "largest difference of a logit"), rows_shown)
+    if labelled is not None:
+        _print_gate(done)
+
+
+def _print_gate(done: QuantizedReport) -> None:
+    gate = done.kept.gate
+    say(f"kept: {done.kept.configuration}, number {len(done.tried)} of those tried")
+    say(f"{gate.agreement:.1%} of {gate.images} answers stay; a probability changes by {gate.largest_change:.3f} at most")
+    rows = (
+        (name, count.images, f"{count.before / count.images:.3f}", f"{count.after / count.images:.3f}")
+        for name, count in gate.classes.items()
+    )
+    print_table(("label", "images", "sensitivity in float", "in 8 bits"), rows)
+    print_table(("setting", "times as fast as the float file"), ((k, f"{v:.2f}") for k, v in done.kept.speedup.items()))
 
 
 # ------------------------------------------------------------------------------------------------ ensembles

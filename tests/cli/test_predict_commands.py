@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from lesion_hub.cli import app
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import LesionHubError
+from lesion_hub.files import sha256_of
 from lesion_hub.hub import store
 from tests.hub.publishable import write_folder
 from tests.inference.networks import picture
@@ -100,13 +101,48 @@ def test_attribution_is_checked_and_recorded(place):
         run("attribution", "check", "b", "--data", place / "set", "--record")
 
 
-def test_export_writes_a_file_and_an_8_bit_one(place, tmp_path):
+def test_export_writes_a_file_and_an_8_bit_one(place, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    out = tmp_path / "a.onnx"
-    said = object_of("export", place / "a", "--out", out, "--quantize", place / "set", "--recall-drop", 1)
+    monkeypatch.setattr("lesion_hub.inference.quantization.compare_speed", lambda *files: {"1 thread, batch 1": 1.5})
+    out, lenient = tmp_path / "a.onnx", ("--recall-drop", 1, "--agreement", 0)
+    said = object_of("export", place / "a", "--out", out, "--quantize", place / "set", *lenient)
     assert [row["path"] for row in said["files"]] == [str(out), str(tmp_path / "a.int8.onnx")]
+    assert [row["precision"] for row in said["files"]] == ["float32", "int8"]
     with pytest.raises(LesionHubError, match="use onnx"):
         run("export", place / "a", "--out", out, "--format", "tflite")
+
+
+@pytest.mark.slow
+def test_an_8_bit_file_of_a_folder_is_recorded_there(place, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("lesion_hub.inference.quantization.compare_speed", lambda *files: {"1 thread, batch 1": 1.5})
+    cards: list[str] = []
+    monkeypatch.setattr("lesion_hub.hub.card.write_card", cards.append)
+    folder = write_folder(tmp_path / "c", 2)
+    asked = ("export", folder, "--precision", "int8", "--data", place / "set", "--record", "--recall-drop", 1)
+    text = run(*asked, "--agreement", 0)
+    assert "of those tried" in text
+    measured = json.loads((folder / "metrics.json").read_text())["int8"]
+    assert measured["sha256"] == sha256_of(folder / "onnx" / "model_int8.onnx")
+    assert measured["images"] == sum(count["images"] for count in measured["classes"].values())
+    assert cards == [str(folder)]
+    with pytest.raises(LesionHubError, match="is published"):
+        run("export", "a", "--registry", place / "registry", *asked[2:])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--precision", "int4", "--out", "a.onnx"], "use float32 or int8"),
+        (["--precision", "int8", "--out", "a.onnx"], "give both it and --data"),
+        (["--data", "D", "--out", "a.onnx"], "give both it and --data"),
+        (["--precision", "int8", "--data", "D"], "--out FILE"),
+        (["--record"], "add --precision int8"),
+    ],
+)
+def test_fewer_bits_come_with_data_and_a_place(place, options, words):
+    with pytest.raises(LesionHubError, match=words):
+        run("export", place / "a", *options)
 
 
 @pytest.mark.parametrize(

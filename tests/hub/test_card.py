@@ -68,6 +68,30 @@ def test_every_section_is_there_in_order(folder):
     assert "Not a medical device" in text
 
 
+def test_a_file_in_8_bits_is_shown_with_what_its_gate_measured(folder):
+    counts = {"images": 40, "right_before": 31, "right_after": 30, "sensitivity_before": 31 / 40, "sensitivity_after": 30 / 40}
+    section = {
+        "file": "onnx/model_int8.onnx",
+        "sha256": "ab" * 32,
+        "bytes": 4_100_000,
+        "configuration": "weights of 7 bits",
+        "tried": 2,
+        "data": "ham10000",
+        "images": 640,
+        "limits": {"sensitivity_loss": 0.01, "agreement": 0.98},
+        "agreement": 0.9875,
+        "largest_change": 0.0912,
+        "classes": {"mel": counts},
+        "speedup": {"1 thread, batch 1": 1.432},
+    }
+    change(folder, "metrics.json", "int8", to=section)
+    text = render_card(folder)
+    assert "## Reduced precision" in text
+    assert "| mel | 40 | 31 | 30 | 0.775 | 0.750 |" in text
+    assert "98.8 % of its answers" in text
+    assert "| 1 thread, batch 1 | 1.43 |" in text
+
+
 def test_a_bare_model_has_every_section_too(folder):
     for key in ("robustness", "by_group", "calibration", "data"):
         change(folder, "metrics.json", "test", key, to=None)

@@ -1,4 +1,4 @@
-"""An exported file says what the model says, and a quantised one that loses a class is not kept."""
+"""An exported file says what the model says."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.errors import ConfigError
 from lesion_hub.inference import Predictor, export
-from lesion_hub.inference.export import export_onnx, quantize_onnx
+from lesion_hub.inference.export import export_onnx
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.preprocess import Framing
-from lesion_hub.inference.rows import RowSource
 from tests.inference.networks import classifier, ensemble, picture, predictor
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
-
-
-def rows(count=12, labels=("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"), truth=lambda i: i % 7):
-    blank = dict.fromkeys(("age", "sex", "site"))
-    items = [{"image": picture(seed=i), "label": truth(i), "image_id": str(i), "group": str(i)} | blank for i in range(count)]
-    return RowSource("test", count, items, labels)
 
 
 @pytest.fixture(scope="module")
@@ -86,34 +79,3 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "import_module", absent)
     with pytest.raises(ConfigError, match=r"lesion-hub\[onnx\]"):
         export_onnx(predictor(), tmp_path / "model.onnx")
-
-
-def test_a_quantised_file_is_judged_class_by_class(tmp_path, exported):
-    model, path, report = exported
-    answers = [model.labels.index(model.predict(picture(seed=i)).label) for i in range(12)]
-    small = quantize_onnx(model, path, tmp_path / "small.onnx", rows(truth=lambda i: answers[i]), recall_drop=1.0)
-    assert small.bytes < report.bytes / 2
-    assert all(before == 1.0 for before, _ in small.recall.values())
-    assert (tmp_path / "small.onnx").is_file()
-
-
-def test_a_quantised_file_that_loses_a_class_is_not_kept(tmp_path, exported, monkeypatch):
-    model, path, _ = exported
-    answers = [model.labels.index(model.predict(picture(seed=i)).label) for i in range(12)]
-    true_run = export._run
-
-    def run(file, images):
-        found = true_run(file, images).copy()
-        if file != path:
-            found[:, answers[0]] -= 100
-        return found
-
-    monkeypatch.setattr(export, "_run", run)
-    with pytest.raises(ConfigError, match=f"the recall of {model.labels[answers[0]]} falls from 1.000 to 0.000"):
-        quantize_onnx(model, path, tmp_path / "small.onnx", rows(truth=lambda i: answers[i]))
-    assert not list(tmp_path.iterdir())
-
-
-def test_quantising_without_labels_is_one_line(tmp_path, exported):
-    with pytest.raises(DataError, match="has a label"):
-        quantize_onnx(exported[0], exported[1], tmp_path / "small.onnx", rows(count=0))
