@@ -94,7 +94,7 @@ def publish_space(
     A model of the Hub is fetched by the Space in exactly that version; one of the local registry travels within the Space.
     A model without a version is pinned to its highest. Files that you added to the Space stay; the others are replaced.
 
-    Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.0.0`
+    Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.1.0`
     """
     from lesion_hub.hub.remote import quiet_downloads
     from lesion_hub.hub.space import publish_space as push

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_hub.config import EnsembleConfig
+from lesion_hub.config import CONFIG_NAME, EnsembleConfig, dump_json, with_graph
 from lesion_hub.data import undecoded
 from lesion_hub.data.sources import ReadResult
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation.overlap import choose_images, choose_rows, data_name, training_records
-from lesion_hub.files import read_json, write_json
-from lesion_hub.hub.layout import METRICS_NAME, load_config
+from lesion_hub.files import read_json, write_json, write_text
+from lesion_hub.hub.layout import GRAPH_NAMES, METRICS_NAME, load_config
 from lesion_hub.hub.store import resolve
 from lesion_hub.inference import from_pretrained
 from lesion_hub.inference.export import export_onnx
@@ -23,8 +23,7 @@ from lesion_hub.inference.quantization import CALIBRATION_IMAGES, QuantizedRepor
 from lesion_hub.inference.rows import RowSource
 from lesion_hub.progress import Progress
 
-INT8_NAME = "onnx/model_int8.onnx"
-"""Where a model folder holds its quantised file."""
+INT8_NAME = GRAPH_NAMES["int8"]
 INT8_SECTION = "int8"
 """The key of metrics.json that holds what the gate measured of it."""
 
@@ -78,14 +77,19 @@ def quantize_recorded(
     progress: Progress | None = None,
     **limits: Any,
 ) -> QuantizedReport:
-    """Write the 8-bit file of the model in ``folder`` into that folder, and its figures into metrics.json, for the card."""
+    """Write the 8-bit file of the model in ``folder`` into that folder, its figures into metrics.json, for the card.
+
+    With its sha256 in config.json it is published with the model.
+    """
     place = Path(folder).expanduser()
     found = resolve(folder, registry=registry)
     if found.revision is not None:
         raise ConfigError(f"{found.name} {found.revision} is published and never changes; record into its run folder")
-    if isinstance(load_config(place), EnsembleConfig):
+    config = load_config(place)
+    if isinstance(config, EnsembleConfig):
         raise ConfigError(f"{place}: is an ensemble; record the 8-bit files of its members, each in its own folder")
     done = quantize(folder, data, place / INT8_NAME, registry=registry, progress=progress, **limits)
+    write_text(place / CONFIG_NAME, dump_json(with_graph(config, (place / INT8_NAME).read_bytes(), "int8")))
     measured = read_json(place / METRICS_NAME, missing_ok=True)
     write_json(place / METRICS_NAME, {**measured, INT8_SECTION: card_section(done, data_name(data))})
     return done

@@ -78,7 +78,7 @@ def publish_space(
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         dry_run: check everything, write nothing.
 
-    >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.0.0"]).location  # doctest: +SKIP
+    >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.1.0"]).location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin-demo'
     """
     without_revision(name, "{name} is the Space; the versions of its models go after theirs (--model org/name@v1.0.0)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,10 +142,29 @@ def one_torch_thread() -> Iterator[None]:
 
     A network's tail is small, and torch's other threads go on spinning for a while when they have had a part in it: on the
     cores that ONNX Runtime needs for the next network.
+
+    The number belongs to the thread that sets it, but a new thread starts with what was set last: so what was there before the
+    first of several blocks that run at a time is what each of them puts back.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _torch_threads.lock:
+        if not _torch_threads.blocks:
+            _torch_threads.before = torch.get_num_threads()
+        _torch_threads.blocks += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _torch_threads.lock:
+            _torch_threads.blocks -= 1
+            torch.set_num_threads(_torch_threads.before)
+
+
+class _TorchThreads:
+    """How many blocks run in one thread now, and how many threads torch had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.blocks, self.before = 0, 1
+
+
+_torch_threads = _TorchThreads()

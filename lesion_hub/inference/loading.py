@@ -12,7 +12,7 @@ from torch import nn
 from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.hub.bundle import bundled_members, read_bundle
-from lesion_hub.hub.format import read_model
+from lesion_hub.hub.format import read_model, require_scores
 from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
 from lesion_hub.inference.device import find_device
@@ -44,12 +44,14 @@ def from_pretrained(
         engine: what runs the networks on a CPU: ``torch``, ``onnx`` (ONNX Runtime: the same answers in a fraction of the
             time), or ``auto``, ONNX Runtime where it can be had; ``LESION_HUB_ENGINE``, where it is set, says what auto is.
 
-    >>> model = from_pretrained("ham10000-trio@v1.0.0")  # doctest: +SKIP
+    >>> model = from_pretrained("ham10000-trio@v1.1.0")  # doctest: +SKIP
     """
     place, wanted = find_device(device), checked_engine(engine)
     found = resolve(repo_or_path, revision, registry=registry, token=token)
     if not is_ensemble(found.folder):
         classifier, config = read_model(found.folder)
+        if found.revision is None:  # what is published was tried then
+            require_scores(classifier, found.folder)
         points = config.lesion_hub.operating_points
         running = engine_for(wanted, classifier, Origin(found.folder, config), place)
         made = Predictor.of(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # How the shipped models were made: trains the members and the baseline, measures, publishes, combines, compares.
 # Every step that is done is skipped, so a run that was interrupted goes on where it stopped.
+# Publishing makes a graph of each member, which needs pip install 'lesion-hub[onnx]'.
 #
 #   bash model_cards/ham10000-trio/make.sh DATA OUT REGISTRY [WEIGHTS]
 #
@@ -11,7 +12,7 @@
 # In the environment: SET, further --set options for all runs, say SET="compile=false" where there is no C++ compiler; RECORDS, where
 # the split and the baseline's numbers go (OUT/records).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '5,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '6,13s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records}
 export LESION_HUB_REGISTRY=$registry
 members=(mobilenetv2 lite0 lite2)
@@ -20,7 +21,7 @@ declare -A backbone=(
 )
 read -ra settings <<<"${SET:-}"
 
-published() { [ -d "$registry/$1/v1.0.0" ]; }
+published() { [ -d "$registry/$1/v1.1.0" ]; }
 
 train() {
     local start=()
@@ -57,7 +58,7 @@ test_images
 for name in "${members[@]}"; do
     published "ham10000-$name" || {
         measure "$name"
-        lesion-hub publish "$out/$name" "ham10000-$name" --version 1.0.0 --notes "First release."
+        lesion-hub publish "$out/$name" "ham10000-$name" --version 1.1.0 --notes "With the graph by which ONNX Runtime runs it."
     }
 done
 
@@ -66,7 +67,7 @@ if ! published ham10000-trio; then
     lesion-hub ensemble create "${members[@]/#/ham10000-}" --weights 0.3,0.3,0.4 --out "$out/trio"
     lesion-hub calibrate "$out/trio" --data "$data/ham10000"
     measure trio
-    lesion-hub publish "$out/trio" ham10000-trio --version 1.0.0 --notes "First release."
+    lesion-hub publish "$out/trio" ham10000-trio --version 1.1.0 --notes "With the graph by which ONNX Runtime runs it."
 fi
 
 for other in plain "${members[@]/#/ham10000-}"; do

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lesion_hub.cli import app
+from lesion_hub.config import load_model_config
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import LesionHubError
 from lesion_hub.files import sha256_of
@@ -124,6 +125,7 @@ def test_an_8_bit_file_of_a_folder_is_recorded_there(place, tmp_path, monkeypatc
     assert "of those tried" in text
     measured = json.loads((folder / "metrics.json").read_text())["int8"]
     assert measured["sha256"] == sha256_of(folder / "onnx" / "model_int8.onnx")
+    assert load_model_config(folder).lesion_hub.graphs == {"int8": measured["sha256"]}
     assert measured["images"] == sum(count["images"] for count in measured["classes"].values())
     assert cards == [str(folder)]
     with pytest.raises(LesionHubError, match="is published"):

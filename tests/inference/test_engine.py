@@ -17,6 +17,8 @@ from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.hub import store
 from lesion_hub.hub.layout import CONFIG_NAME, WEIGHTS_NAME
 from lesion_hub.inference import from_pretrained
+from lesion_hub.inference.engine import one_torch_thread
+from lesion_hub.inference.ensemble import create_ensemble
 from tests.hub.publishable import TRAINING, write_papers
 from tests.inference.networks import classifier, picture
 
@@ -76,6 +78,33 @@ def test_threads_share_it(published):
     for one, other in zip(alone * 3, together, strict=True):
         assert one.probabilities == other.probabilities
         np.testing.assert_array_equal(one.heat, other.heat)
+
+
+def test_torch_has_its_threads_back_after_blocks_that_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = one_torch_thread(), one_torch_thread()
+        first.__enter__()
+        second.__enter__()  # as another thread would, while the first one is inside
+        assert torch.get_num_threads() == 1
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_ensemble_that_carries_its_weights_runs_in_the_engine(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESION_HUB_CACHE", str(tmp_path / "cache"))
+    for name, backbone in (("a", "lesion_cnn_shallow"), ("b", "lesion_cnn_deep")):
+        store.publish(
+            write_folder(tmp_path / name, backbone), name, version="1.0.0", notes="First", registry=tmp_path / "registry"
+        )
+    create_ensemble(tmp_path / "both", ["a", "b"], bundle=True, weights=[0.3, 0.7], registry=tmp_path / "registry")
+    fused, plain = (from_pretrained(tmp_path / "both", engine=engine) for engine in ("onnx", "torch"))
+    assert all(member.running for member in fused.members)
+    np.testing.assert_allclose(rows(fused.predict(images())), rows(plain.predict(images())), atol=1e-5)
 
 
 def test_patient_metadata_are_heard(tmp_path):
