@@ -75,8 +75,8 @@ print(json.dumps({"seconds": round(done - start, 2), "loading": round(loaded - i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_timing_options(parser, threads=2, rounds=12)
-    parser.add_argument("--images", type=int, default=96, help="JPEGs for bulk scoring; 0 leaves it out")
+    add_timing_options(parser, threads=2, rounds=10)
+    parser.add_argument("--images", type=int, default=64, help="JPEGs for bulk scoring; 0 leaves it out")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs our networks")
     parser.add_argument("--no-cold-start", action="store_true", help="leave out the fresh processes and the busy ones")
     options = parser.parse_args()
@@ -163,7 +163,7 @@ def time_bulk(
     """Score folder by folder, each contender in turn."""
     pipelines, forwards = Pipelines(models), bare_forwards(models, 32, clock)
     paths = [sorted(map(str, folder.iterdir())) for folder in folders]
-    batch_size = pipelines.best_batch_size(paths[0][:64], clock)
+    batch_size = pipelines.best_batch_size(paths[0][:32], clock)
     spent = {"floor_bulk_img_s": 0.0, "bulk_img_s": 0.0, "pipeline_bulk_img_s": 0.0}
     total = sum(map(len, paths))
     for i, (folder, names) in enumerate(zip(folders, paths, strict=True)):

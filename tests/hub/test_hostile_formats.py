@@ -155,6 +155,15 @@ def test_an_input_out_of_bounds_is_one_line(folder, changes):
         from_pretrained(folder)
 
 
+def test_an_input_too_small_for_its_network_is_one_line(tmp_path):
+    write_model(tmp_path, LesionClassifier.create("lesion_cnn_deep", "ham7", image_size=64), training=TRAINING)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 8, 8]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with refused("does not run on its input_size"):
+        from_pretrained(tmp_path)
+
+
 def test_an_ensemble_of_thousands_is_one_line(folder, tmp_path):
     path = write_ensemble(tmp_path / "many", {"a": folder}) / "ensemble.json"
     config = json.loads(path.read_text())

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
+from timm.models import _registry
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import lesion_hub
@@ -185,6 +186,10 @@ def own_module(tmp_path, monkeypatch):
 
     yield tiny_module
     sys.modules.pop("tiny_module", None)
+    # Nothing takes a network out of timm's registry again, and other tests list what is in it.
+    for name in _registry._module_to_models.pop("tiny_module", ()):
+        _registry._model_to_module.pop(name, None)
+        _registry._model_entrypoints.pop(name, None)
 
 
 def test_code_of_ones_own_travels_as_source(tmp_path, own_module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import timm
 
 from lesion_hub.models.zoo import families, list_architectures
+from tests.marks import one_of_many
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_a_family_does_what_the_table_says(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("LESION_HUB_ALL_FAMILIES"), reason="LESION_HUB_ALL_FAMILIES=1 tries all families")
+@one_of_many
 @pytest.mark.parametrize("name", [name for name in LIGHT if name not in ALWAYS])
 def test_every_other_family_does_what_the_table_says(name, tmp_path):
     test_a_family_does_what_the_table_says(name, tmp_path)

@@ -13,6 +13,7 @@ from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.recipe_files import load_recipe, shipped_recipes
 from lesion_hub.training.run import train_recipe
+from tests.marks import one_of_many
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,9 @@ def overrides(name: str) -> list[str]:
     return [*SMALL, f"model.image_size={SIZES.get(name, 32)}", *drawn, *test, *light]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in SINGLE])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[one_of_many] if name in LARGE - {"isic_binary_alexnet"} else []) for name in SINGLE]
+)
 def test_every_shipped_recipe_trains_to_a_model_folder(
     name: str, few: Callable[[str], Path], cache: Path, tmp_path: Path, brief: None
 ) -> None:
