@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -172,9 +171,9 @@ class ModelConfig(Options):
         return space_from_labels(self.lesion_hub.label_space, self.label_names)
 
 
-def with_graph(config: ModelConfig, graph: bytes, precision: Precision = "float32") -> ModelConfig:
-    """Return the config of a model that is published with this ONNX file too."""
-    graphs = {**(config.lesion_hub.graphs or {}), precision: hashlib.sha256(graph).hexdigest()}
+def with_graph(config: ModelConfig, sha256: str, precision: Precision = "float32") -> ModelConfig:
+    """Return the config of a model that is published with the ONNX file of this hash too."""
+    graphs = {**(config.lesion_hub.graphs or {}), precision: sha256}
     return config.model_copy(update={"lesion_hub": config.lesion_hub.model_copy(update={"graphs": graphs})})
 
 

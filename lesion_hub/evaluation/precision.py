@@ -19,7 +19,7 @@ from lesion_hub.hub.layout import GRAPH_NAMES, METRICS_NAME, load_config
 from lesion_hub.hub.store import resolve
 from lesion_hub.inference import from_pretrained
 from lesion_hub.inference.export import export_onnx
-from lesion_hub.inference.quantization import CALIBRATION_IMAGES, QuantizedReport, quantize_onnx
+from lesion_hub.inference.quantization import CALIBRATION_IMAGES, QuantizedReport, quantize_onnx, spread
 from lesion_hub.inference.rows import RowSource
 from lesion_hub.progress import Progress
 
@@ -63,7 +63,7 @@ def quantize(
             exported,
             target,
             _rows(data, chosen.rows),
-            calibration=None if fitting is None else _rows(data, _spread(fitting, CALIBRATION_IMAGES)),
+            calibration=None if fitting is None else _rows(data, fitting[spread(len(fitting), CALIBRATION_IMAGES)]),
             progress=progress,
             **limits,
         )
@@ -89,7 +89,7 @@ def quantize_recorded(
     if isinstance(config, EnsembleConfig):
         raise ConfigError(f"{place}: is an ensemble; record the 8-bit files of its members, each in its own folder")
     done = quantize(folder, data, place / INT8_NAME, registry=registry, progress=progress, **limits)
-    write_text(place / CONFIG_NAME, dump_json(with_graph(config, (place / INT8_NAME).read_bytes(), "int8")))
+    write_text(place / CONFIG_NAME, dump_json(with_graph(config, done.sha256, "int8")))
     measured = read_json(place / METRICS_NAME, missing_ok=True)
     write_json(place / METRICS_NAME, {**measured, INT8_SECTION: card_section(done, data_name(data))})
     return done
@@ -129,8 +129,3 @@ def _rows(data: ReadResult, rows: NDArray[np.int64]) -> RowSource:
     return RowSource(
         f"{len(rows)} rows of {data.report.place}", len(rows), undecoded(data.dataset.select(rows)), data.space.labels
     )
-
-
-def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Take ``count`` rows at even distances, or all where there are fewer."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]

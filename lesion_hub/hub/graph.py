@@ -75,7 +75,7 @@ def write_graph(classifier: LesionClassifier, weights: Path, prefix: str = "") -
     images = torch.zeros(2, *classifier.input_config.input_size)
     stream = io.BytesIO()
     try:
-        with _quiet_exporter(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             names = [LOGITS, FEATURES] if isinstance(module(images), tuple) else [LOGITS]
             # torch.onnx's tracer and not its newer exporter: it takes half a second where that takes ten or more, and gives
             # every tensor the name of its parameter, unfused.
@@ -134,19 +134,28 @@ def require_onnx() -> Any:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter, which is checked by its answers: its warnings, and what it prints of a network it cannot export."""
-    logger = logging.getLogger("torch.onnx")
-    level, prints = logger.level, torch._C._jit_onnx_log
+def errors_only(name: str | None) -> Iterator[None]:
+    """Silence a logger (None: the root) below errors while the block runs."""
+    logger = logging.getLogger(name)
+    level = logger.level
     logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Silence the exporter, which is checked by its answers: its warnings, and what it prints of a network it cannot export."""
+    prints = torch._C._jit_onnx_log
     # It would print the whole graph on standard output, where a command's JSON goes; there is no option against that.
     torch._C._jit_onnx_log = lambda *_: None
     try:
-        with warnings.catch_warnings():
+        with errors_only("torch.onnx"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
         torch._C._jit_onnx_log = prints
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -115,4 +116,5 @@ def _graph_files(folder: Path, config: ModelConfig, classifier: LesionClassifier
     except ConfigError as error:
         logger.warning("%s: published without %s: %s", folder, GRAPH_NAMES["float32"], error)
         return {}
-    return {GRAPH_NAMES["float32"]: graph, CONFIG_NAME: dump_json(with_graph(config, graph)).encode("utf-8")}
+    named = with_graph(config, hashlib.sha256(graph).hexdigest())
+    return {GRAPH_NAMES["float32"]: graph, CONFIG_NAME: dump_json(named).encode("utf-8")}

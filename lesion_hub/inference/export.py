@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError
+from lesion_hub.hub.graph import quiet_exporter
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models.joint import join
@@ -28,6 +27,7 @@ TOLERANCE = 1e-3
 INPUT, OUTPUT = "images", "logits"
 """What an exported file calls its normalised images, (N, 3, H, W) float32, and its logits, (N, C)."""
 _PARITY_BATCHES = (1, 3)
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,6 @@ def kept_if_good(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-@contextmanager
-def errors_only(name: str | None) -> Iterator[None]:
-    """Silence a logger (None: the root) below errors while the block runs."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def onnx_libraries() -> tuple[Any, Any]:
     """Import onnx and onnxruntime; where the extra is not installed, one line says how to get it."""
     try:
@@ -126,8 +114,7 @@ def _write(member: Member, path: Path) -> None:
     """Write the network as ONNX, for any number of images, through torch.export."""
     size = member.classifier.input_config.input_size
     example = torch.zeros(2, *size, device=member.classifier.device, dtype=member.classifier.dtype)
-    with errors_only("torch.onnx"), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet_exporter(), torch.no_grad():
         torch.onnx.export(
             _Logits(member).eval(),
             (example,),
@@ -172,8 +159,13 @@ def _difference(member: Member, path: Path) -> float:
 
 
 def run_onnx(path: Path, images: Sequence[Batch]) -> Batch:
-    """Compute the (N, C) logits of an ONNX file on the CPU."""
+    """Compute the (N, C) logits of an ONNX file on the CPU, whatever it calls its one input."""
     _, runtime = onnx_libraries()
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    chunks = [np.stack(images[i : i + 32]) for i in range(0, len(images), 32)]
-    return np.concatenate([session.run([OUTPUT], {INPUT: chunk})[0] for chunk in chunks])
+    return session_logits(runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]), images)
+
+
+def session_logits(session: Any, images: Sequence[Batch]) -> Batch:
+    """Compute the (N, C) logits that an open ONNX file gives N images."""
+    name = session.get_inputs()[0].name
+    chunks = [np.stack(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    return np.concatenate([session.run([OUTPUT], {name: chunk})[0] for chunk in chunks])

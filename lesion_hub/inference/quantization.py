@@ -8,7 +8,6 @@ fastest; unsigned ones, whose products are added up in 32, have 8.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,18 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lesion_hub.errors import ConfigError, DataError, ImageError
-from lesion_hub.inference.export import OUTPUT, Batch, ExportReport, as_one_member, errors_only, kept_if_good, onnx_libraries
+from lesion_hub.files import sha256_of
+from lesion_hub.hub.graph import errors_only
+from lesion_hub.inference.export import (
+    OUTPUT,
+    Batch,
+    ExportReport,
+    as_one_member,
+    kept_if_good,
+    onnx_libraries,
+    run_onnx,
+    session_logits,
+)
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.preprocess import as_rgb
@@ -34,7 +44,6 @@ SENSITIVITY_LOSS = 0.01
 AGREEMENT = 0.98
 CALIBRATION_IMAGES = 300
 _RANKING_IMAGES = 16
-_BATCH = 32
 _BATCHES, _ROUNDS = (1, 32), 5  # of the comparison of speed
 # What runs in 8 bits; pooling, the head and what else there is stay in float.
 _OPERATORS = ("Conv", "MatMul", "Add", "Clip", "Relu", "MaxPool")
@@ -199,20 +208,20 @@ def quantize_onnx(
     onnx_libraries()
     crops, labels = _labelled(member, source)
     fitting = crops if calibration is None else _labelled(member, calibration)[0]
-    fitting = _spread(fitting, CALIBRATION_IMAGES)
+    fitting = [fitting[i] for i in spread(len(fitting), CALIBRATION_IMAGES)]
     target.parent.mkdir(parents=True, exist_ok=True)
-    whole, ranked, tried = run_graph(origin, crops), None, list[Trial]()
+    whole, ranked, tried = run_onnx(origin, crops), None, list[Trial]()
     with kept_if_good(target) as aside, TemporaryDirectory() as scratch:
         prepared = _prepared(origin, Path(scratch))
         for number, configuration in enumerate(ladder):
             if progress:
                 progress(number, len(ladder))
             if configuration.float_share and ranked is None:
-                ranked = rank_layers(prepared, _spread(fitting, _RANKING_IMAGES))
+                ranked = rank_layers(prepared, [fitting[i] for i in spread(len(fitting), _RANKING_IMAGES)])
             count = round(configuration.float_share * len(ranked or ()))
             layers = tuple((ranked or ())[:count])
             _quantize(prepared, aside, fitting, configuration, layers)
-            small = run_graph(aside, crops)
+            small = run_onnx(aside, crops)
             gate = compare_answers(whole, small, labels, member.space.labels)
             refused, speedup = gate.refusal(sensitivity_loss, agreement), dict[str, float]()
             if refused is None:
@@ -231,7 +240,7 @@ def quantize_onnx(
                 f"{target}: not kept in 8 bits, none of {len(tried)} configurations passes: with {last.configuration}, "
                 f"{last.refused}; use the float file"
             )
-        size, digest = aside.stat().st_size, hashlib.sha256(aside.read_bytes()).hexdigest()
+        size, digest = aside.stat().st_size, sha256_of(aside)
     return QuantizedReport(
         str(target),
         size,
@@ -271,7 +280,7 @@ def rank_layers(path: Path, images: Sequence[Batch]) -> list[str]:
         for name in {layer.input[0], ends[layer.name]} - {OUTPUT}:
             _round_tensor(rounded.graph, name, min(0.0, float(values[name].min())), max(0.0, float(values[name].max())))
         session = runtime.InferenceSession(rounded.SerializeToString(), _as_written(), providers=["CPUExecutionProvider"])
-        errors[layer.name] = float(np.square(_logits(session, images) - values[OUTPUT]).mean())
+        errors[layer.name] = float(np.square(session_logits(session, images) - values[OUTPUT]).mean())
     return sorted(errors, key=lambda name: -errors[name])
 
 
@@ -340,24 +349,12 @@ def compare_speed(exported: Path, quantized: Path, images: Sequence[Batch]) -> d
             for turn in range(-1, _ROUNDS):  # the first one warms up
                 for i, session in enumerate(sessions):
                     started = time.perf_counter()
-                    _logits(session, batch)
+                    session_logits(session, batch)
                     if turn >= 0:
                         seconds[turn, i] = time.perf_counter() - started
             best = seconds.min(axis=0)
             found[f"{threads} thread{'s' * (threads > 1)}, batch {size}"] = float(best[0] / best[1])
     return found
-
-
-def run_graph(path: Path, images: Sequence[Batch]) -> Batch:
-    """Compute the (N, C) logits of an ONNX file on the CPU, whatever it calls its one input."""
-    _, runtime = onnx_libraries()
-    return _logits(runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]), images)
-
-
-def _logits(session: Any, images: Sequence[Batch]) -> Batch:
-    name = session.get_inputs()[0].name
-    chunks = [np.stack(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
-    return np.concatenate([session.run([OUTPUT], {name: chunk})[0] for chunk in chunks])
 
 
 def _prepared(origin: Path, scratch: Path) -> Path:
@@ -400,9 +397,13 @@ class _Calibration:
         return None if image is None else {self._name: image[None]}
 
 
-def _spread(images: Sequence[Batch], count: int) -> list[Batch]:
-    """Take ``count`` images at even distances, or all where there are fewer."""
-    return [images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """Choose ``count`` of ``length`` places at even distances, or all where there are fewer.
+
+    >>> spread(9, 3)
+    array([0, 4, 8])
+    """
+    return np.linspace(0, length - 1, min(count, length)).astype(np.int64)
 
 
 def _labelled(member: Member, source: RowSource) -> tuple[list[Batch], NDArray[np.int64]]:
