@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from safetensors.torch import save_file
 
 from lesion_hub.errors import ConfigError
-from lesion_hub.hub.graph import quiet_exporter
+from lesion_hub.hub.format import stored_weights
+from lesion_hub.hub.graph import write_graph
+from lesion_hub.hub.layout import WEIGHTS_NAME
+from lesion_hub.hub.onnx_file import LOGITS
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models.joint import join
@@ -24,8 +28,6 @@ from lesion_hub.models.joint import join
 Batch: TypeAlias = NDArray[np.float32]
 
 TOLERANCE = 1e-3
-INPUT, OUTPUT = "images", "logits"
-"""What an exported file calls its normalised images, (N, 3, H, W) float32, and its logits, (N, C)."""
 _PARITY_BATCHES = (1, 3)
 _BATCH = 32
 
@@ -47,12 +49,13 @@ class ExportReport:
 
 
 def export_onnx(model: Predictor, path: str | Path, *, tolerance: float = TOLERANCE) -> ExportReport:
-    """Write a model as ONNX: input ``images`` (N, 3, H, W) float32, normalised; output ``logits`` (N, C).
+    """Write a model as one ONNX file: the graph that `hub.graph` makes, with its weights inside.
 
-    An ensemble becomes one network, which makes each member's input of the one image (see ``joint.shared_input``). Labels
-    and preprocessing stand in the file's metadata. A network that takes patient metadata is exported as if nothing
-    were known of the patient. Needs ``pip install 'lesion-hub[onnx]'``. A file that differs by more than ``tolerance`` in any
-    logit is not kept.
+    Input ``pixel_values`` (N, 3, H, W) float32, normalised; outputs ``logits`` (N, C), and where the network can be cut
+    ``features``, from which heat maps are drawn. An ensemble becomes one network, which makes each member's input of the one
+    image (see ``joint.shared_input``). Labels and preprocessing stand in the file's metadata. A network that takes patient
+    metadata is exported as if nothing were known of the patient. Needs ``pip install 'lesion-hub[onnx]'``. A file that
+    differs by more than ``tolerance`` in any logit is not kept.
 
     >>> export_onnx(from_pretrained("ham-lite0"), "ham-lite0.onnx").difference < 1e-3  # doctest: +SKIP
     True
@@ -61,8 +64,7 @@ def export_onnx(model: Predictor, path: str | Path, *, tolerance: float = TOLERA
     onnx, _ = onnx_libraries()
     target.parent.mkdir(parents=True, exist_ok=True)
     with kept_if_good(target) as aside:
-        _write(member, aside)
-        _describe(onnx, aside, member)
+        onnx.save(_whole_graph(onnx, member), str(aside))
         difference = _difference(member, aside)
         if not difference <= tolerance:
             raise ConfigError(f"{target}: differs from the model by {difference:.2g} in a logit, over {tolerance:g}; not kept")
@@ -93,44 +95,21 @@ def kept_if_good(target: Path) -> Iterator[Path]:
 def onnx_libraries() -> tuple[Any, Any]:
     """Import onnx and onnxruntime; where the extra is not installed, one line says how to get it."""
     try:
-        import_module("onnxscript")
         return import_module("onnx"), import_module("onnxruntime")
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed; pip install 'lesion-hub[onnx]'") from None
 
 
-class _Logits(nn.Module):
-    """The network as (N, 3, H, W) normalised images to (N, C) logits."""
-
-    def __init__(self, member: Member) -> None:
-        super().__init__()
-        self.network = member.classifier.network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
-
-def _write(member: Member, path: Path) -> None:
-    """Write the network as ONNX, for any number of images, through torch.export."""
-    size = member.classifier.input_config.input_size
-    example = torch.zeros(2, *size, device=member.classifier.device, dtype=member.classifier.dtype)
-    with quiet_exporter(), torch.no_grad():
-        torch.onnx.export(
-            _Logits(member).eval(),
-            (example,),
-            str(path),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
-def _describe(onnx: Any, path: Path, member: Member) -> None:
-    """Write labels and preprocessing into the file, so that it can be used on its own."""
-    graph = onnx.load(str(path))
+def _whole_graph(onnx: Any, member: Member) -> Any:
+    """Make the network's graph with its weights, its labels and its preprocessing inside, to be used on its own."""
+    with TemporaryDirectory() as scratch:
+        weights = Path(scratch) / WEIGHTS_NAME
+        save_file(stored_weights(member.classifier, "float32"), weights)
+        graph = onnx.load_from_string(write_graph(member.classifier, weights))
+        onnx.external_data_helper.load_external_data_for_model(graph, scratch)
+    for tensor in graph.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
     config = member.classifier.input_config
     facts = {
         "labels": json.dumps(list(member.space.labels)),
@@ -144,7 +123,7 @@ def _describe(onnx: Any, path: Path, member: Member) -> None:
     }
     onnx.helper.set_model_props(graph, facts)
     onnx.checker.check_model(graph)
-    onnx.save(graph, str(path))
+    return graph
 
 
 def _difference(member: Member, path: Path) -> float:
@@ -168,4 +147,4 @@ def session_logits(session: Any, images: Sequence[Batch]) -> Batch:
     """Compute the (N, C) logits that an open ONNX file gives N images."""
     name = session.get_inputs()[0].name
     chunks = [np.stack(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
-    return np.concatenate([session.run([OUTPUT], {name: chunk})[0] for chunk in chunks])
+    return np.concatenate([session.run([LOGITS], {name: chunk})[0] for chunk in chunks])

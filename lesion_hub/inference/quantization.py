@@ -24,8 +24,8 @@ from scipy.special import softmax
 from lesion_hub.errors import ConfigError, DataError, ImageError
 from lesion_hub.files import sha256_of
 from lesion_hub.hub.graph import errors_only
+from lesion_hub.hub.onnx_file import LOGITS
 from lesion_hub.inference.export import (
-    OUTPUT,
     Batch,
     ExportReport,
     as_one_member,
@@ -271,16 +271,16 @@ def rank_layers(path: Path, images: Sequence[Batch]) -> list[str]:
         after = readers.get(layer.output[0], [])
         ends[layer.name] = after[0].output[0] if len(after) == 1 and after[0].op_type in ("Clip", "Relu") else layer.output[0]
     seen = {name for layer in layers for name in (layer.input[0], ends[layer.name])}
-    values = _tensors(path, images, sorted(seen | {OUTPUT}))
+    values = _tensors(path, images, sorted(seen | {LOGITS}))
     errors = {}
     for layer in layers:
         rounded = onnx.load(str(path))
         weights = next(weights for weights in rounded.graph.initializer if weights.name == layer.input[1])
         _round_weights(weights, 0 if layer.op_type == "Conv" else len(weights.dims) - 1)
-        for name in {layer.input[0], ends[layer.name]} - {OUTPUT}:
+        for name in {layer.input[0], ends[layer.name]} - {LOGITS}:
             _round_tensor(rounded.graph, name, min(0.0, float(values[name].min())), max(0.0, float(values[name].max())))
         session = runtime.InferenceSession(rounded.SerializeToString(), _as_written(), providers=["CPUExecutionProvider"])
-        errors[layer.name] = float(np.square(session_logits(session, images) - values[OUTPUT]).mean())
+        errors[layer.name] = float(np.square(session_logits(session, images) - values[LOGITS]).mean())
     return sorted(errors, key=lambda name: -errors[name])
 
 

@@ -124,6 +124,8 @@ class EndCut(Cut):
     """Networks whose head pools what lies on the image, a feature map or patch tokens: the tap is on their last features."""
 
     def stem(self, batch: Tensor) -> Tensor:
+        if not hasattr(self.network, "forward_features"):
+            raise self.unknown("it has no forward_features")
         state = self.network.forward_features(batch)
         if not isinstance(state, Tensor):
             raise self.unknown(f"its features are {len(state)} tensors")

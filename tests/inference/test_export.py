@@ -17,7 +17,7 @@ from tests.inference.networks import classifier, ensemble, picture, predictor
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("onnxscript")
+pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
@@ -34,7 +34,7 @@ def test_the_file_gives_the_models_logits_for_any_number_of_images(exported):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images = [picture(seed=i) for i in range(5)]
     ours = model.members[0].logits(images).numpy()
-    theirs = session.run(["logits"], {"images": model.members[0].prepare(images).contiguous().numpy()})[0]
+    theirs = session.run(["logits"], {"pixel_values": model.members[0].prepare(images).contiguous().numpy()})[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
@@ -62,7 +62,7 @@ def test_an_ensemble_is_one_file_with_the_predictors_answers(tmp_path):
     crop = Framing.of(members[0].classifier.input_config).crop(picture())
     mean, std = (np.array(json.loads(facts[key]), np.float32) for key in ("mean", "std"))
     pixels = ((crop.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
-    found = softmax(session.run(["logits"], {"images": pixels})[0][0])
+    found = softmax(session.run(["logits"], {"pixel_values": pixels})[0][0])
     assert dict(zip(json.loads(facts["labels"]), found, strict=True)) == pytest.approx(
         model.predict(picture()).probabilities, abs=1e-5
     )

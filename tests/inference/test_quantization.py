@@ -15,7 +15,7 @@ from lesion_hub.inference.quantization import LADDER, ClassCount, GateFigures, c
 from lesion_hub.inference.rows import RowSource
 from tests.inference.networks import classifier, picture
 
-pytest.importorskip("onnxscript")
+pytest.importorskip("onnx")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
