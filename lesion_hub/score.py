@@ -40,7 +40,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--streaming", action="store_true", help="read DATA as a stream")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--shard-size", type=int, default=1024)
-    parser.add_argument("--engine", default="auto", help="what runs the networks on a CPU: torch, onnx, or auto")
+    parser.add_argument("--engine", default="auto", help="what runs the networks on a CPU: torch, onnx, onnx-int8, or auto")
     parser.add_argument("--tta", type=int, default=1)
     return parser.parse_args(arguments)
 

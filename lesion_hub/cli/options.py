@@ -50,7 +50,11 @@ RegistryOption = Annotated[
 ]
 DeviceOption = Annotated[str, _DEVICE]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="What runs the networks on a CPU: torch, onnx (ONNX Runtime), or auto.")
+    str,
+    typer.Option(
+        "--engine",
+        help="What runs the networks on a CPU: torch, onnx (ONNX Runtime), onnx-int8 (in 8 bits, where published), or auto.",
+    ),
 ]
 OptionalDeviceOption = Annotated[str | None, _DEVICE]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]

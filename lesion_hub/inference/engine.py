@@ -38,7 +38,7 @@ from lesion_hub.taxonomy import nearest
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "torch", "onnx"]
+EngineName = Literal["auto", "torch", "onnx", "onnx-int8"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _GRAPH_VERSION = 1  # raised when graphs are made in another way: cached ones are then made anew
 
@@ -85,7 +85,8 @@ class Origin:
 def engine_for(wanted: EngineName, classifier: LesionClassifier, origin: Origin, device: torch.device) -> Engine | None:
     """Open the engine of a classifier that shall be on ``device``; None is torch.
 
-    ``auto`` falls back to torch with one line in the log that says why; ``onnx`` raises that line.
+    ``auto`` falls back to torch with one line in the log that says why; the others raise that line. ``onnx-int8`` is the 8-bit
+    file that a version was published with, which is only ever asked for by name.
     """
     if wanted == "torch":
         return None
@@ -93,10 +94,10 @@ def engine_for(wanted: EngineName, classifier: LesionClassifier, origin: Origin,
         if device.type != "cpu":
             raise ConfigError(f"the fused engine runs on the CPU, and the device is {device}")
         require_onnxruntime()
-        data = _graph(classifier, origin)
+        data = _published_in_8_bits(origin) if wanted == "onnx-int8" else _graph(classifier, origin)
         return Engine(open_session(data, origin.folder, torch.get_num_threads()))
     except ConfigError as error:
-        if wanted == "onnx":
+        if wanted != "auto":
             raise
         logger.info("%s: predicting with torch: %s", origin.folder, error)
         return None
@@ -109,6 +110,16 @@ def checked_engine(name: str) -> EngineName:
         if known == chosen:
             return known
     raise ConfigError(f"unknown engine {chosen!r}; {nearest(chosen, ENGINES)}")
+
+
+def _published_in_8_bits(origin: Origin) -> bytes:
+    if origin.place is not None:
+        raise ConfigError(
+            f"{origin.folder}: its members' weights travel with it, in float alone; name members that are published"
+        )
+    if not has_graph(origin.config, "int8"):
+        raise ConfigError(f"{origin.folder}: was published without an 8-bit file that passed its gate; use engine='onnx'")
+    return read_graph(origin.folder, origin.config, "int8")
 
 
 def _graph(classifier: LesionClassifier, origin: Origin) -> bytes:

@@ -42,7 +42,8 @@ def from_pretrained(
         token: Hub token; None takes the one that you are logged in with, or ``HF_TOKEN``.
         device: where to put the networks: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for a GPU where there is one.
         engine: what runs the networks on a CPU: ``torch``, ``onnx`` (ONNX Runtime: the same answers in a fraction of the
-            time), or ``auto``, ONNX Runtime where it can be had; ``LESION_HUB_ENGINE``, where it is set, says what auto is.
+            time), ``onnx-int8`` (the 8-bit file that the version was published with, whose answers are near ones), or
+            ``auto``, ONNX Runtime where it can be had; ``LESION_HUB_ENGINE``, where it is set, says what auto is.
 
     >>> model = from_pretrained("ham10000-trio@v1.1.0")  # doctest: +SKIP
     """

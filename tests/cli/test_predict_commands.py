@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from lesion_hub.cli import app
 from lesion_hub.config import load_model_config
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
-from lesion_hub.errors import LesionHubError
+from lesion_hub.errors import ConfigError, LesionHubError
 from lesion_hub.files import sha256_of
 from lesion_hub.hub import store
+from lesion_hub.inference import from_pretrained
 from tests.hub.publishable import write_folder
 from tests.inference.networks import picture
 
@@ -128,6 +129,13 @@ def test_an_8_bit_file_of_a_folder_is_recorded_there(place, tmp_path, monkeypatc
     assert load_model_config(folder).lesion_hub.graphs == {"int8": measured["sha256"]}
     assert measured["images"] == sum(count["images"] for count in measured["classes"].values())
     assert cards == [str(folder)]
+    exact, near = (
+        from_pretrained(folder, engine=name).predict(picture(), explain="gradcam") for name in ("torch", "onnx-int8")
+    )
+    assert 0 < max(abs(near.probabilities[name] - exact.probabilities[name]) for name in exact.probabilities) < 0.05
+    assert near.heat.shape == exact.heat.shape
+    with pytest.raises(ConfigError, match="without an 8-bit file"):
+        from_pretrained(place / "a", engine="onnx-int8")
     with pytest.raises(LesionHubError, match="is published"):
         run("export", "a", "--registry", place / "registry", *asked[2:])
 
