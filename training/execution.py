@@ -17,7 +17,8 @@ import os
 import shutil
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -270,6 +271,20 @@ def compiled_once(network: nn.Module) -> nn.Module:
     """
     torch.compiler.reset()
     return torch.compile(network, dynamic=False)  # type: ignore[return-value]
+
+
+@contextmanager
+def compiling_explained() -> Iterator[None]:
+    """Turn a network that cannot be compiled, which the first step finds out, into a line that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Told by module: importing dynamo for its classes would cost every run that compiles nothing a second.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise ConfigError(
+            f"compile: true: the network cannot be compiled ({one_line(error)[:150]}); set compile to false or auto"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------ kept in the run's folder

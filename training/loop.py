@@ -22,7 +22,7 @@ from lesion_hub.training.augmentation import mix_batch, plan_mix
 from lesion_hub.training.checkpoints import CheckpointFolder, State
 from lesion_hub.training.device import out_of_memory_explained
 from lesion_hub.training.ema import ModelEma
-from lesion_hub.training.execution import compiled_once
+from lesion_hub.training.execution import compiled_once, compiling_explained
 from lesion_hub.training.feed import Batch, TrainingFeed
 from lesion_hub.training.losses import make_loss
 from lesion_hub.training.measure import PartScorer, logits_of, quick_metrics
@@ -165,7 +165,7 @@ class Loop:
         self.observer.begin_epoch(self.epoch, self.step)
         set_train_mode(self.network, self.phase)
         for batch in self.feed.epoch(self.epoch, start=self.step):
-            with out_of_memory_explained(self.recipe):
+            with out_of_memory_explained(self.recipe), compiling_explained():
                 self.backward(batch)
             if batch.closes_step:
                 self.update()

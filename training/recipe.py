@@ -389,6 +389,13 @@ class Recipe(Options):
     checkpoints: CheckpointOptions = CheckpointOptions()
     seed: NonNegativeCount = 0
 
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _compiled_or_not(cls, value: Any) -> Any:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError("use true, false or auto")
+        return value
+
     @field_validator("phases")
     @classmethod
     def _last_takes_the_rest(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:

@@ -6,11 +6,20 @@ from collections.abc import Callable
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError
 from lesion_hub.training import execution, run
-from lesion_hub.training.execution import Capabilities, Execution, Precision, RunFacts, Timing, choose, here
+from lesion_hub.training.execution import (
+    Capabilities,
+    Execution,
+    Precision,
+    RunFacts,
+    Timing,
+    choose,
+    compiling_explained,
+    here,
+)
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.loop import Loop
 from lesion_hub.training.recipe import Recipe
@@ -98,6 +107,15 @@ def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
 
     made = choose("fp32", "auto", Capabilities("cpu"), RUN, broken)
     assert (made.compile, made.why) == (False, "it cannot be compiled (CppCompileError: no space left)")
+
+
+def test_a_network_that_fails_to_compile_is_one_line() -> None:
+    def broken(graph: object, inputs: object) -> Callable[..., Tensor]:
+        raise OSError("no space left on device")
+
+    network = torch.compile(nn.Linear(2, 1), backend=broken)
+    with pytest.raises(ConfigError, match=r"no space left on device.*set compile to false or auto"), compiling_explained():
+        network(torch.zeros(1, 2))
 
 
 def test_without_a_compiler_compile_true_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,7 @@ def test_a_broken_file_is_one_line(text: str, line: str, tmp_path: Path) -> None
         ("batch_size=0", "batch_size: Input should be greater than or equal to 1"),
         ("optimiser.lr=fast", "optimiser.lr: Input should be a valid number"),
         ("precision=fp8", "precision: Input should be 'bf16', 'fp16', 'fp32' or 'auto'"),
+        ("compile=maybe", "compile: use true, false or auto"),
         ("data.space=ham8", "unknown label space 'ham8'; did you mean 'ham7'?"),
         ("model.backbone=resnet5", "unknown architecture 'resnet5'; did you mean"),
         ("model.head=[512]", "must end in 'out'"),
