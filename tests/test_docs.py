@@ -90,7 +90,7 @@ class Scratch:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of the tests, but offline, with two threads, and with homes and caches of its own."""
+        """That of the tests, their one thread included, but offline and with homes and caches of its own."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "LESION_HUB_", "PYTHON"))}
         return {
             **kept,
@@ -100,7 +100,6 @@ class Scratch:
             "HF_HOME": str(self.home / "huggingface"),
             "HF_HUB_OFFLINE": "1",
             "LESION_HUB_CACHE": str(self.home / "cache"),
-            "OMP_NUM_THREADS": "2",
             "COLUMNS": "120",
         }
 
