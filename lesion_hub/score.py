@@ -7,20 +7,24 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from lesion_hub.config import validated
 from lesion_hub.errors import LesionHubError
+from lesion_hub.extras import extras_explained
 from lesion_hub.inference import from_pretrained
-from lesion_hub.inference.bulk import Process, ScoreOptions, ScoreReport, score_in_bulk
-from lesion_hub.inference.rows import open_rows
+
+if TYPE_CHECKING:
+    from lesion_hub.inference.bulk import ScoreReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score this process's share; exit status 0, or 1 with one line on standard error."""
     try:
-        report = run(parsed(arguments))
+        with extras_explained():
+            report = run(parsed(arguments))
     except LesionHubError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -47,6 +51,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> ScoreReport:
     """Load the model and score this process's share."""
+    from lesion_hub.inference.bulk import Process, ScoreOptions, score_in_bulk
+    from lesion_hub.inference.rows import open_rows
+
     sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size, "tta": options.tta}
     chosen = validated(ScoreOptions, sizes, "score")
     source = open_rows(options.data, source=options.source, streaming=options.streaming)

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lesion_hub"
 
-FLOOR = {"errors", "files", "progress", "diagnosis_names", "taxonomy", "config"}
+FLOOR = {"errors", "extras", "files", "progress", "diagnosis_names", "taxonomy", "config"}
 ALLOWED = {
     "errors": set(),
+    "extras": {"errors"},
     "files": {"errors"},
     "progress": set(),
     "diagnosis_names": set(),

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from lesion_hub.config import validated
 from lesion_hub.errors import ConfigError
+from lesion_hub.extras import MissingExtra
 from lesion_hub.training.claims import Claims
 from lesion_hub.training.data import read_sources
 from lesion_hub.training.device import OutOfMemory, out_of_memory_explained, try_step
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "search.py") -> int:
 def search_and_print(arguments: argparse.Namespace) -> None:
     """Search; print the trials by rank and the line that trains the winner."""
     if find_spec("optuna") is None:
-        raise ConfigError("search needs Optuna; pip install 'lesion-hub[search]'")
+        raise MissingExtra("optuna")
     options = launch_options(arguments)
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         result = search(*read_search(arguments), options)

@@ -11,12 +11,12 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_hub.app.options import AppOptions
 from lesion_hub.errors import ConfigError
+from lesion_hub.extras import require_extra
 
 if TYPE_CHECKING:
     from lesion_hub.app.page import Page
@@ -100,12 +100,7 @@ def prepare_environment() -> str:
 
     Where Gradio is not installed, the error is one line with the fix.
     """
-    try:
-        installed = find_spec("gradio") is not None
-    except ValueError:  # what find_spec raises for a module that was made unimportable
-        installed = False
-    if not installed:
-        raise ConfigError('the page needs Gradio; pip install "lesion-hub[app]"')
+    require_extra("app")
     above = os.environ.get("GRADIO_TEMP_DIR") or None
     if above:
         Path(above).mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from lesion_hub import __version__
 from lesion_hub.cli import data, evaluate, models, predict, recalibrate, serve, train
 from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
+from lesion_hub.extras import extras_explained
 
 app = typer.Typer(
     name="lesion-hub",
@@ -75,7 +76,8 @@ def _root(
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 1."""
     try:
-        app()
+        with extras_explained():
+            app()
     except LesionHubError as error:
         say(f"error: {error}", colour="red", err=True)
         sys.exit(1)

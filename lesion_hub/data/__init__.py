@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lesion_hub.extras import require_extra
+
 if TYPE_CHECKING:
     from lesion_hub.data.cache import CacheSpec, ImageCache, cache_dataset, cache_or_stream
     from lesion_hub.data.draw import Draw, balanced_draw, load_draw
@@ -52,6 +54,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name in _HOME:
+        if _HOME[name] != "lesion_hub.data.images":
+            require_extra("data")
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

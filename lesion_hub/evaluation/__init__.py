@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_hub.extras import require_extra
+
 if TYPE_CHECKING:
     from lesion_hub.evaluation.calibration import calibrate_run
     from lesion_hub.evaluation.comparison import Comparison, compare
@@ -53,6 +55,7 @@ def module_path() -> str:
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name in _HOME:
+        require_extra("data")
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

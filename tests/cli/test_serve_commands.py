@@ -27,11 +27,11 @@ def test_without_gradio_one_line_names_the_fix():
     code = (
         "import sys; sys.modules['gradio'] = None\n"
         "from lesion_hub.app import launch\n"
-        "from lesion_hub.errors import ConfigError\n"
-        "try:\n    launch()\nexcept ConfigError as error:\n    print(error)"
+        "from lesion_hub.errors import LesionHubError\n"
+        "try:\n    launch()\nexcept LesionHubError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == 'the page needs Gradio; pip install "lesion-hub[app]"'
+    assert done.stdout.strip() == "gradio is not installed; pip install 'lesion-hub[app]'"
 
 
 def test_help_does_not_import_gradio():
