@@ -42,7 +42,7 @@ def test_predictions_and_heat_maps_need_no_extra(tmp_path: Path) -> None:
         (("data", "show", "."), "datasets is not installed; pip install 'lesion-hub[data]'"),
         (
             ("evaluate", "--model", "ham10000-lite0", "--data", ".", "--out", "."),
-            "datasets is not installed; pip install 'lesion-hub[data]'",
+            "pandas is not installed; pip install 'lesion-hub[data]'",
         ),
         (("train", "--recipe", "demo", "--data", "."), "datasets is not installed; pip install 'lesion-hub[data]'"),
         (("serve",), "gradio is not installed; pip install 'lesion-hub[app]'"),
