@@ -1,4 +1,4 @@
-"""Label sets: instead of one answer, the labels that an image may well have, with a promise of how often the true one is among them.
+"""Label sets: the labels that an image may well have, with a promise of how often the true one is among them.
 
 The promise is that of split-conformal prediction, kept for each label by itself: of new lesions of a label, from the same
 clinics and cameras as the validation lesions, the set names the label in the promised share. `evaluation.label_sets` fits
@@ -115,7 +115,7 @@ def unpromised(fitted: LabelSets, labels: tuple[str, ...], coverage: float) -> t
 
 
 def lesions_for(coverage: float) -> int:
-    """Return how many lesions of a label it takes to promise a coverage: with n of them, at most n / (n + 1) can be promised."""
+    """Return how many lesions of a label a promise takes: with n of them, a coverage of at most n / (n + 1) can be promised."""
     return math.ceil(coverage / (1 - coverage) - _ROUNDING)
 
 

@@ -79,9 +79,9 @@ class Prediction:
         return max(self.probabilities, key=lambda label: self.probabilities[label])
 
     def label_set(self, coverage: float | None = None) -> LabelSet:
-        """Return the labels that the image may well have; the true one is among them for the share ``coverage`` of lesions.
+        """Return the labels that the image may well have; for a share ``coverage`` of lesions the true one is among them.
 
-        By default the coverage that was asked for with the prediction, 0.9. `ConfigError` for a model whose sets are not fitted.
+        By default the coverage that was asked for with the prediction (0.9). `ConfigError` where the sets are not fitted.
         """
         known = self.at_training_mix or self.probabilities
         return label_set_of(known, self.rules, self.coverage if coverage is None else coverage, self.names)

@@ -32,7 +32,7 @@ class RuleOptions(Protocol):
 
 
 class RuledAnswers(NamedTuple):
-    """(N, C) probabilities and (N,) malignant scores at the prevalence asked for, (N,) labels, and doubts with their verdict."""
+    """(N, C) probabilities and (N,) malignant scores at the prevalence asked for, (N,) labels, doubts and silences."""
 
     probabilities: Values
     malignancy: Values | None
