@@ -307,7 +307,7 @@ def create(
             fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
         for name in fitted.unrecorded:
             say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
-        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points}
+        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points, "rules": fitted.rules}
         made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),

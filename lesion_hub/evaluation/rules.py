@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,21 @@ class RuleAnswers:
     doubt: NDArray[np.float64] | None = None
     silent: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[NDArray[np.int64], RuleAnswers]]) -> RuleAnswers:
+        """Join the answers of parts of the images, each with its (M,) rows; what only some parts know is left out."""
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        answers = [one for _, one in parts]
+
+        def whole(of: str) -> dict[Any, Any]:
+            known = set.intersection(*(set(getattr(one, of)) for one in answers))
+            first = [name for name in getattr(answers[0], of) if name in known]
+            return {name: np.concatenate([getattr(one, of)[name] for one in answers])[order] for name in first}
+
+        doubts_known = [one.doubt for one in answers if one.doubt is not None]
+        doubt = np.concatenate(doubts_known)[order] if len(doubts_known) == len(answers) else None
+        return cls(whole("sets"), whole("decisions"), doubt, whole("silent"))
+
 
 def answers_by(
     probabilities: NDArray[np.float64],
@@ -71,6 +86,14 @@ def answers_by(
         doubt=doubt,
         silent=silent,
     )
+
+
+def measure_rules(
+    scored: Scored, points: Mapping[str, OperatingPoint], rules: AnswerRules, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Apply rules to images that are scored in the model's own labels, and measure them as ``judge_rules`` does."""
+    answers = answers_by(scored.probabilities, scored.space, points, rules, scored.disagreement)
+    return judge_rules(answers, scored, scored.space, rules, resamples=resamples, seed=seed)
 
 
 def judge_rules(

@@ -19,11 +19,13 @@ from lesion_hub.evaluation.intervals import RESAMPLES
 from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, data_name, training_records
 from lesion_hub.evaluation.plots import PlotFile, draw_figures
 from lesion_hub.evaluation.report import write_report
+from lesion_hub.evaluation.rules import answers_by, judge_rules
 from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
 from lesion_hub.files import read_json, write_bytes, write_json
 from lesion_hub.hub.layout import METRICS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
+from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, check_decision
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LABEL_SPACES, LabelSpace, nearest
 
@@ -42,7 +44,8 @@ class EvaluateOptions(Options):
     ``split`` is the part to score (train, val, test, or all); ``manifest`` a split file that says which images that is.
     ``as_space`` coarsens labels and probabilities. ``tta`` averages mirrored and turned views. ``force`` evaluates on data
     that the model has seen. ``near_duplicates`` looks for those by their pictures too, among the images of the data or of
-    ``training_data``. ``stress`` measures robustness.
+    ``training_data``. ``stress`` measures robustness. ``decide`` and ``prior`` measure one more decision, beside the most
+    probable label, the balanced one and the operating points (``inference.decisions``).
     """
 
     split: str = "test"
@@ -53,6 +56,8 @@ class EvaluateOptions(Options):
     near_duplicates: bool = False
     training_data: str | None = None
     stress: bool = False
+    decide: Decide | None = None
+    prior: Prior | None = None
     batch_size: int = Field(default=BATCH, ge=1)
     resamples: int = Field(default=RESAMPLES, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -179,6 +184,7 @@ def load_input(
     found = resolve(model, revision, registry=registry, token=token)
     records = training_records(found, registry=registry, token=token)
     predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device, engine=engine)
+    check_decision(options.decide or MOST_PROBABLE, options.prior, predictor.space, predictor.operating_points, predictor.rules)
     choice, overlap = choose_images(
         found.name,
         data,
@@ -223,6 +229,11 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling
         ),
     }
+    own_labels = native.probabilities if native.native is None else native.native
+    asked = options.decide or (None if options.prior is None else MOST_PROBABLE)
+    known = (predictor.space, points, predictor.rules, native.disagreement)
+    answers = answers_by(own_labels, *known, decide=asked, prior=options.prior)
+    section |= judge_rules(answers, scored, predictor.space, predictor.rules, **sampling)
     if temperature is not None and not options.tta and native.space == predictor.space:
         section["calibration"] = calibration_effect(
             native.probabilities, native.labels, native.groups, native.space, temperature, **sampling
