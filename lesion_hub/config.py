@@ -123,6 +123,10 @@ class AnswerRules(Options):
     decision: BalancedDecision | None = None
     abstention: Abstention | None = None
 
+    @property
+    def parts(self) -> tuple[LabelSets | None, BalancedDecision | None, Abstention | None]:
+        return self.label_sets, self.decision, self.abstention
+
     def refuse_other_labels(self, labels: tuple[str, ...]) -> None:
         """Raise ValueError where a rule is of other labels than the model's."""
         sets, decision = self.label_sets, self.decision

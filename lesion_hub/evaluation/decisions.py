@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 
 from lesion_hub.config import AnswerRules, BalancedDecision, OperatingPoint
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_statistic, group_numbers
-from lesion_hub.evaluation.metrics import Measures
+from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR, Measures
 from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.evaluation.weighting import Array, Counts
 from lesion_hub.inference.decisions import BALANCED, MOST_PROBABLE, Decide, Prior, balanced_labels, decided, decision_name
@@ -18,50 +19,32 @@ from lesion_hub.taxonomy import LabelSpace
 
 POWERS = tuple(round(float(power), 2) for power in np.arange(0, 1.51, 0.05))
 MEASURES = ("balanced_accuracy", "accuracy", "macro_f1")
-_DRAWS = 200
 
 
 def fit_balanced(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[Any] | NDArray[Any],
-    space: LabelSpace,
-    *,
-    chosen_on: str = "validation",
-    seed: int = 0,
+    probabilities: ArrayLike, labels: ArrayLike, space: LabelSpace, *, chosen_on: str = "validation"
 ) -> BalancedDecision:
-    """Choose the power of the shares by which (N, C) probabilities are divided: that of the best balanced accuracy.
+    """Choose the power of the shares by which (N, C) probabilities are divided, on (N,) labels.
 
-    What counts is the median of the powers that are best in resamples of the lesions. The single best one on all images hangs
-    on a handful of images of the rarest label. Of every label one image is counted more than there are, so that none is
-    infinitely rare.
+    It is the one of the least negative log-likelihood where every label counts the same, however few images it has. Balanced
+    accuracy itself would hang on a handful of images of the rarest label. Of every label one image is counted more than there
+    are, so that none is infinitely rare.
 
     >>> from lesion_hub.taxonomy import label_space
     >>> chances = np.array([[0.9, 0.1]] * 30 + [[0.6, 0.4]] * 6)
-    >>> fit_balanced(chances, [0] * 30 + [1] * 6, range(36), label_space("binary")).power > 0
-    True
+    >>> fit_balanced(chances, [0] * 30 + [1] * 6, label_space("binary")).power
+    0.85
     """
     predictions = check_predictions(probabilities, labels, space)
     counts = np.bincount(predictions.labels, minlength=len(space)) + 1.0
     shares = counts / counts.sum()
-    right = np.stack(
-        [balanced_labels(predictions.probabilities, shares, power) == predictions.labels for power in POWERS], axis=1
-    ).astype(np.float64)
-    group = group_numbers(groups, len(predictions))
-    random = np.random.default_rng(seed)
-    best = []
-    for _ in range(_DRAWS):
-        drawn = np.bincount(random.integers(group.max() + 1, size=group.max() + 1), minlength=group.max() + 1)[group]
-        recalls = []
-        for place in range(len(space)):
-            weights = drawn * (predictions.labels == place)
-            if weights.sum():
-                recalls.append(weights @ right / weights.sum())
-        score = np.mean(recalls, axis=0)
-        best.append(float(np.median(np.asarray(POWERS)[score >= score.max() - 1e-12])))
-    power = min(POWERS, key=lambda one: abs(one - float(np.median(best))))
+    images = np.bincount(predictions.labels, minlength=len(space))
+    weights = 1 / images[predictions.labels] / (images > 0).sum()
+    logs = np.log(np.maximum(predictions.probabilities, PROBABILITY_FLOOR))
+    truth = np.arange(len(predictions)), predictions.labels
+    losses = [-float(weights @ log_softmax(logs - power * np.log(shares), axis=1)[truth]) for power in POWERS]
     named = dict(zip(space.labels, map(float, shares.round(6)), strict=True))
-    return BalancedDecision(power=power, shares=named, chosen_on=chosen_on)
+    return BalancedDecision(power=POWERS[int(np.argmin(losses))], shares=named, chosen_on=chosen_on)
 
 
 def decisions_of(

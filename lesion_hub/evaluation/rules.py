@@ -34,7 +34,7 @@ def fit_rules(scored: Scored, chosen_on: str = "validation") -> AnswerRules:
     sizes = labels_in_sets(probabilities, sets, space.labels, COVERAGE).sum(axis=1)
     return AnswerRules(
         label_sets=sets,
-        decision=fit_balanced(probabilities, labels, scored.groups, space, chosen_on=chosen_on),
+        decision=fit_balanced(probabilities, labels, space, chosen_on=chosen_on),
         abstention=fit_abstention(probabilities, labels, sizes, scored.disagreement, chosen_on=chosen_on),
     )
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
 
 from lesion_hub.config import AnswerRules, LabelSets
 from lesion_hub.errors import ConfigError
@@ -22,6 +24,8 @@ COVERAGE = 0.9
 """The coverage that is shown where none is asked for."""
 
 _ROUNDING = 1e-9
+_SURE = 0.95
+_SCANNED = 6  # lesions over the share that may be missed: from about three on, all numbers are enough
 
 
 @dataclass(frozen=True)
@@ -109,14 +113,25 @@ def unpromised(fitted: LabelSets, labels: tuple[str, ...], coverage: float) -> t
 
     >>> fitted = LabelSets(coverages=(0.9, 0.95), lesions={"mel": 60, "df": 8}, limits={"mel": (0.9, 0.9), "df": (0.9, 0.9)})
     >>> unpromised(fitted, ("mel", "df"), 0.9), lesions_for(0.9)
-    (('df',), 9)
+    (('df',), 30)
     """
     return tuple(label for label in labels if fitted.lesions.get(label, 0) < lesions_for(coverage))
 
 
+@cache
 def lesions_for(coverage: float) -> int:
-    """Return how many lesions of a label a promise takes: with n of them, a coverage of at most n / (n + 1) can be promised."""
-    return math.ceil(coverage / (1 - coverage) - _ROUNDING)
+    """Return how many lesions of a label it takes to promise a coverage.
+
+    A limit fitted on n lesions covers a share of later ones that is Beta(k, n + 1 - k) distributed, with k the rank of the
+    quantile. The promise holds for its mean from n = coverage / (1 - coverage) on. Here it takes more: from this number on,
+    in nineteen fits of twenty the labels that are missed are at most twice as many as promised.
+    """
+    numbers = np.arange(1, math.ceil(_SCANNED / (1 - coverage)))
+    rank = np.ceil(coverage * (numbers + 1) - _ROUNDING)
+    there = rank <= numbers
+    low = betaincinv(np.where(there, rank, 1), np.where(there, numbers + 1 - rank, 1), 1 - _SURE)
+    too_few = numbers[~there | (low < 1 - 2 * (1 - coverage))]
+    return int(too_few.max()) + 1 if len(too_few) else 1
 
 
 def coverage_index(coverage: float, fitted: LabelSets) -> int:
