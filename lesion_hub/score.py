@@ -42,13 +42,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shard-size", type=int, default=1024)
     parser.add_argument("--engine", default="auto", help="what runs the networks on a CPU: torch, onnx, or auto")
     parser.add_argument("--tta", type=int, default=1)
+    parser.add_argument("--decide", default="most_probable", help="most_probable, balanced, or an operating point")
+    parser.add_argument("--abstain", type=float, help="error that the answers given may have")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> ScoreReport:
     """Load the model and score this process's share."""
     sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size, "tta": options.tta}
-    chosen = validated(ScoreOptions, sizes, "score")
+    chosen = validated(ScoreOptions, {**sizes, "decide": options.decide, "abstain": options.abstain}, "score")
     source = open_rows(options.data, source=options.source, streaming=options.streaming)
     # What ``accelerate launch`` and ``torchrun`` tell a process. No process group is made: nothing is exchanged.
     process = Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

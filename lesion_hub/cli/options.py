@@ -216,6 +216,14 @@ def decision_asked(decide: str | None, cost: list[str] | None) -> str | dict[str
     return {"cost": costs}
 
 
+def rule_options(
+    coverage: float, decide: str | None, cost: list[str] | None, prior: list[str] | None, abstain: float | None
+) -> dict[str, Any]:
+    """Return the options that say how answers are read, in the words of ``Predictor.predict``."""
+    asked = {"decide": decision_asked(decide, cost), "prior": prevalences_of(prior), "abstain": abstain}
+    return {"coverage": coverage, **{name: value for name, value in asked.items() if value is not None}}
+
+
 def prevalences_of(prior: list[str] | None) -> dict[str, float] | None:
     """Return the prevalences of --prior by label; None where none is given.
 

@@ -14,7 +14,7 @@ from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_statistic, grou
 from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR, Measures
 from lesion_hub.evaluation.predictions import check_predictions
 from lesion_hub.evaluation.weighting import Array, Counts
-from lesion_hub.inference.decisions import BALANCED, MOST_PROBABLE, Decide, Prior, balanced_labels, decided, decision_name
+from lesion_hub.inference.decisions import BALANCED, MOST_PROBABLE, Decide, Prior, decided, decision_name
 from lesion_hub.taxonomy import LabelSpace
 
 POWERS = tuple(round(float(power), 2) for power in np.arange(0, 1.51, 0.05))

@@ -78,6 +78,11 @@ class Prediction:
         """The most probable label."""
         return max(self.probabilities, key=lambda label: self.probabilities[label])
 
+    @property
+    def has_sets(self) -> bool:
+        """Whether the model's label sets are fitted."""
+        return self.rules is not None and self.rules.label_sets is not None
+
     def label_set(self, coverage: float | None = None) -> LabelSet:
         """Return the labels that the image may well have; for a share ``coverage`` of lesions the true one is among them.
 
@@ -112,12 +117,11 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON; of the heat map only what it is about."""
         explained = self.explanation
-        fitted = self.rules is not None and self.rules.label_sets is not None
         return {
             "label": self.label,
             "decided_by": self.decided_by,
             "most_probable": self.most_probable,
-            "label_set": self.label_set().to_dict() if fitted else None,
+            "label_set": self.label_set().to_dict() if self.has_sets else None,
             "abstains": self.abstains,
             "doubt": self.doubt,
             "probabilities": dict(self.probabilities),
