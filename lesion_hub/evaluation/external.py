@@ -75,7 +75,7 @@ def describe_external(
         "origin": about.origin,
         "licence": about.licence,
         "note": about.note,
-        "labels": label_map(truth, model, scored.space, present),
+        "label_map": label_map(truth, model, scored.space, present),
         "home": home_figures(folder, scored.space, present, model, points, rules, sampling),
     }
 
@@ -88,7 +88,7 @@ def label_map(truth: LabelSpace, model: LabelSpace, compared: LabelSpace, presen
     >>> found["map"]["bkl"], found["absent"]
     ({'data': ['sk'], 'model': ['bkl']}, ['bcc', 'akiec', 'df', 'vasc'])
     >>> found["coarse"]
-    ['sk (Seborrheic keratosis) counts as bkl (Benign keratosis), which holds more']
+    ['sk (Seborrheic keratosis) counts as bkl (Benign keratosis-like lesion), which holds more']
     """
     sides = {}
     for side, space in (("data", truth), ("model", model)):

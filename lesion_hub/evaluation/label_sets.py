@@ -129,8 +129,10 @@ def judge_label_sets(
                 for label in space.labels
             },
         }
-        if bins and abs(coverage - COVERAGE) < _ROUNDING:
+        if abs(coverage - COVERAGE) < _ROUNDING:
             every = np.ones(len(labels), dtype=bool)
-            section["by_group"] = measure_bins({"coverage": (hit, every), "size": (size, every)}, bins, groups, resamples, seed)
+            section["by_group"] = measure_bins(
+                {"coverage": (hit, every), "size": (size, every)}, bins or {}, groups, resamples, seed
+            )
         found["coverages"][f"{coverage:g}"] = section
     return found
