@@ -7,27 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesion_hub.config import Abstention, AnswerRules, BalancedDecision, LabelSets, OperatingPoint
+from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError
 from lesion_hub.inference.bulk import ScoreOptions, ShardFolder, score_in_bulk
 from lesion_hub.inference.decisions import CostRule, at_prevalence, decided
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.rows import open_rows
 from lesion_hub.taxonomy import label_space
-from tests.inference.networks import classifier, picture
+from tests.inference.networks import RULES, SHARES, classifier, picture
 
 HAM7 = label_space("ham7")
-SHARES = dict(zip(HAM7.labels, (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02), strict=True))
 POINT = OperatingPoint(threshold=0.3, metric="sensitivity", target=0.95)
-RULES = AnswerRules(
-    label_sets=LabelSets(
-        coverages=(0.8, 0.9),
-        lesions=dict.fromkeys(HAM7.labels, 50) | {"df": 8},
-        limits=dict.fromkeys(HAM7.labels, (0.8, 0.86)),
-    ),
-    decision=BalancedDecision(power=0.5, shares=SHARES),
-    abstention=Abstention(weights={"confidence": 1.0, "set_size": 0.5}, limits={"0.05": 0.5, "0.1": 0.0}, answered={}),
-)
 #                 mel   nv   bcc  akiec bkl   df   vasc
 CHANCES = np.array([[0.28, 0.55, 0.02, 0.02, 0.11, 0.01, 0.01], [0.1, 0.5, 0.02, 0.02, 0.34, 0.01, 0.01]])
 
