@@ -308,6 +308,7 @@ def create(
     Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
     """
     from lesion_hub.evaluation.ensemble_fit import fit_on_validation
+    from lesion_hub.hub.measures import rules_in_words
     from lesion_hub.inference.ensemble import create_ensemble, pin_member
     from lesion_hub.taxonomy import label_space
 
@@ -338,6 +339,7 @@ def create(
         "members": {f"{m.name}@{m.revision}": w for m, w in zip(made.members, made.weights, strict=True)},
         "temperature": made.temperature,
         "operating points": {name: point.threshold for name, point in made.operating_points.items()},
+        "rules": rules_in_words(made.rules) if fitted else None,
         "fit": {"selection": fitted.selection, **fitted.fit.to_dict()} if fitted else None,
     }
     print_facts(facts, as_json=json_)

@@ -283,8 +283,8 @@ def calibrate_run(
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
         changed = {"temperature": result.temperature, "operating_points": points, "rules": rules, "fitted_on": record}
         write_ensemble(place, config.model_copy(update=changed))
-    # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
-    content = {name: value for name, value in content.items() if name not in ("validation", "test")}
+    # The validation results are made anew; those of other images are of the old probabilities and no longer true.
+    content = {name: value for name, value in content.items() if name not in ("validation", "test", "external")}
     content["validation"] = {
         **assess(*given, points=points),
         "calibration": calibration_effect(*given, result.temperature),

@@ -27,15 +27,18 @@ RULES = ("label_sets", "decisions", "abstention")
 """The sections of results that say how well the rules do."""
 
 
-def fit_rules(scored: Scored, chosen_on: str = "validation") -> AnswerRules:
-    """Fit label sets, the balanced decision and abstention on validation images, scored in the model's own labels."""
+def fit_rules(scored: Scored, chosen_on: str = "validation", *, scope: NDArray[np.float64] | None = None) -> AnswerRules:
+    """Fit label sets, the balanced decision and abstention on validation images, scored in the model's own labels.
+
+    ``scope`` (N,) is how far each image is from the training data, in [0, 1], where that is known: a signal of doubt.
+    """
     probabilities, labels, space = scored.probabilities, scored.labels, scored.space
     sets = fit_label_sets(probabilities, labels, scored.groups, space, chosen_on=chosen_on)
     sizes = labels_in_sets(probabilities, sets, space.labels, COVERAGE).sum(axis=1)
     return AnswerRules(
         label_sets=sets,
         decision=fit_balanced(probabilities, labels, space, chosen_on=chosen_on),
-        abstention=fit_abstention(probabilities, labels, sizes, scored.disagreement, chosen_on=chosen_on),
+        abstention=fit_abstention(probabilities, labels, sizes, scored.disagreement, scope=scope, chosen_on=chosen_on),
     )
 
 
@@ -71,12 +74,13 @@ def answers_by(
     rules: AnswerRules | None,
     disagreement: NDArray[np.float64] | None,
     *,
+    scope: NDArray[np.float64] | None = None,
     decide: Decide | None = None,
     prior: Prior | None = None,
 ) -> RuleAnswers:
     """Apply a model's rules to (N, C) ``probabilities`` in its own labels; ``decide`` and ``prior`` add a decision."""
     sets = rules.label_sets if rules is not None else None
-    doubt = doubts(probabilities, space, rules, disagreement)
+    doubt = doubts(probabilities, space, rules, disagreement, scope)
     silent = {}
     if doubt is not None and rules is not None and rules.abstention is not None:
         silent = {error: doubt > limit_for(float(error), rules.abstention) for error in rules.abstention.limits}
