@@ -122,9 +122,8 @@ def judge_abstention(
             "error": means["error"],
             "answered_per_class": {label: means[label] for label in space.labels},
         }
-        if bins:
-            wanted = {"answered": (~silent, every), "error": (wrong, ~silent)}
-            section["by_group"] = measure_bins(wanted, bins, groups, resamples, seed)
+        wanted = {"answered": (~silent, every), "error": (wrong, ~silent)}
+        section["by_group"] = measure_bins(wanted, bins or {}, groups, resamples, seed)
         found["errors"][error] = section
     return found
 
