@@ -22,8 +22,9 @@ from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
-from lesion_hub.evaluation.assessment import LEAST_GROUPS, assess
+from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.calibration import calibration_effect
+from lesion_hub.evaluation.intervals import LEAST_GROUPS
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.rules import fit_rules, measure_rules
 from lesion_hub.evaluation.run import save_figures

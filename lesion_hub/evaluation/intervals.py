@@ -26,6 +26,8 @@ from lesion_hub.taxonomy import LabelSpace, label_space
 Statistic = Callable[[Counts], Mapping[str, Array]]
 
 RESAMPLES = 2000
+LEAST_GROUPS = 30
+"""Lesions or patients below which a group of images is too small to tell."""
 LEVEL = 0.95
 _CELLS_PER_BATCH = 12_800_000  # counts of groups x resamples that each thread holds at a time: 51 MB
 _STRIP = 16  # resamples written side by side, a cache line of float32
@@ -154,7 +156,8 @@ def measure_bins(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure the means of ``bootstrap_means`` in bins of the examples, by trait and name of the bin; all as plain values.
 
-    ``bins`` holds the rows of each. Beside the means stands how many ``images`` and ``groups`` a bin has.
+    ``bins`` holds the rows of each. Beside the means stands how many ``images`` and ``groups`` a bin has, and whether these are
+    too ``few`` to tell.
     """
     names, wanted = np.asarray(groups), {}
     for trait, found in bins.items():
@@ -169,6 +172,7 @@ def measure_bins(
             name: {
                 "images": len(rows),
                 "groups": len(set(names[rows].tolist())),
+                "few": len(set(names[rows].tolist())) < LEAST_GROUPS,
                 **{what: means[(trait, name, what)].to_dict() for what in values},
             }
             for name, rows in found.items()

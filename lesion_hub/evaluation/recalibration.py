@@ -25,9 +25,9 @@ from lesion_hub.config import CONFIG_NAME, AnswerRules, EnsembleConfig, ModelCon
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import DataError
-from lesion_hub.evaluation.assessment import LEAST_GROUPS, LEAST_OF_EACH, assess
+from lesion_hub.evaluation.assessment import LEAST_OF_EACH, assess
 from lesion_hub.evaluation.calibration import apply_temperature, fit_calibration, refuse_worse, stored_precision
-from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
+from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR
 from lesion_hub.evaluation.operating_points import TARGETS, Metric, choose_for, judge_points, lesions_needed, point_name
 from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_on, training_record
