@@ -64,6 +64,78 @@ class OperatingPoint(Options):
     chosen_on: str = "validation"
 
 
+class LabelSets(Options):
+    """Which labels a set names: those whose score is at most their limit (``inference.label_sets``).
+
+    ``limits`` holds a label's limit for each of ``coverages``, ``lesions`` how many lesions of it they were fitted on. A label
+    that had none has no limit.
+    """
+
+    coverages: tuple[Annotated[float, Field(strict=True, gt=0, lt=1)], ...] = Field(min_length=1, max_length=100)
+    lesions: dict[str, NonNegativeCount]
+    limits: dict[str, tuple[Annotated[float, Field(ge=0, le=MOST_LABELS)], ...]]
+    chosen_on: str = "validation"
+
+    @model_validator(mode="after")
+    def _limits_fit_coverages(self) -> LabelSets:
+        wrong = [label for label, limits in self.limits.items() if len(limits) != len(self.coverages)]
+        if wrong:
+            raise ValueError(f"limits of {wrong[0]!r} are not one for each of the {len(self.coverages)} coverages")
+        if not set(self.limits) <= set(self.lesions):
+            raise ValueError("limits are of labels whose lesions are not counted")
+        return self
+
+
+class BalancedDecision(Options):
+    """Decide for the label whose probability, over a power of its share among validation images, is the highest."""
+
+    power: Annotated[float, Field(ge=0, le=4)]
+    shares: dict[str, Probability]
+    chosen_on: str = "validation"
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> BalancedDecision:
+        if not math.isclose(sum(self.shares.values()), 1.0, abs_tol=1e-4):
+            raise ValueError(f"shares sum to {sum(self.shares.values()):.6g}, not 1")
+        return self
+
+
+Signal = Literal["confidence", "set_size", "disagreement", "scope"]
+
+
+class Abstention(Options):
+    """When to abstain: where the ``weights``-ed sum of the signals of doubt is above a limit (``inference.abstention``).
+
+    ``limits`` holds, by the error that the remaining answers shall have, the limit that reached it; ``answered`` the share of
+    images that it left.
+    """
+
+    weights: dict[Signal, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    limits: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    answered: dict[str, Probability]
+    chosen_on: str = "validation"
+
+
+class AnswerRules(Options):
+    """How an answer is read off the probabilities, as fitted on validation: label sets, the balanced decision, abstention."""
+
+    label_sets: LabelSets | None = None
+    decision: BalancedDecision | None = None
+    abstention: Abstention | None = None
+
+    @property
+    def parts(self) -> tuple[LabelSets | None, BalancedDecision | None, Abstention | None]:
+        return self.label_sets, self.decision, self.abstention
+
+    def refuse_other_labels(self, labels: tuple[str, ...]) -> None:
+        """Raise ValueError where a rule is of other labels than the model's."""
+        sets, decision = self.label_sets, self.decision
+        if sets is not None and set(sets.lesions) != set(labels):
+            raise ValueError("rules.label_sets are of other labels than label_names")
+        if decision is not None and set(decision.shares) != set(labels):
+            raise ValueError("rules.decision is of other labels than label_names")
+
+
 class DataSource(Options):
     """A data set that a model saw in training, and the licence that follows it into the weights.
 
@@ -98,6 +170,7 @@ class LesionHubSection(Options):
     label_space: str
     temperature: Temperature | None = None
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    rules: AnswerRules | None = None
     training: Training | None = None
     weights_sha256: Sha256
     graphs: dict[Precision, Sha256] | None = None
@@ -164,6 +237,8 @@ class ModelConfig(Options):
             raise ValueError("pretrained_cfg.num_classes differs from num_classes")
         if set(self.label_descriptions) != set(self.label_names):
             raise ValueError("label_descriptions must describe exactly the label_names")
+        if self.lesion_hub.rules is not None:
+            self.lesion_hub.rules.refuse_other_labels(self.label_names)
         return self
 
     @property
@@ -227,6 +302,7 @@ class EnsembleConfig(Options):
     combine: Literal["probabilities", "logits"] = "probabilities"
     temperature: Temperature = 1.0
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    rules: AnswerRules | None = None
     training: Training | None = None
     weights_sha256: Sha256 | None = None
     fitted_on: FittedOn | None = None
@@ -237,6 +313,8 @@ class EnsembleConfig(Options):
             raise ValueError(f"{len(self.weights)} weights for {len(self.members)} members")
         if not math.isclose(sum(self.weights), 1.0, abs_tol=1e-6):
             raise ValueError(f"weights sum to {sum(self.weights):.6g}, not 1")
+        if self.rules is not None:
+            self.rules.refuse_other_labels(self.label_names)
         return self
 
     @property

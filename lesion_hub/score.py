@@ -46,6 +46,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shard-size", type=int, default=1024)
     parser.add_argument("--engine", default="auto", help="what runs the networks on a CPU: torch, onnx, onnx-int8, or auto")
     parser.add_argument("--tta", type=int, default=1)
+    parser.add_argument("--decide", default="most_probable", help="most_probable, balanced, or an operating point")
+    parser.add_argument("--abstain", type=float, help="error that the answers given may have")
     return parser.parse_args(arguments)
 
 
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> ScoreReport:
     from lesion_hub.inference.rows import open_rows
 
     sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size, "tta": options.tta}
-    chosen = validated(ScoreOptions, sizes, "score")
+    chosen = validated(ScoreOptions, {**sizes, "decide": options.decide, "abstain": options.abstain}, "score")
     source = open_rows(options.data, source=options.source, streaming=options.streaming)
     # What ``accelerate launch`` and ``torchrun`` tell a process. No process group is made: nothing is exchanged.
     process = Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

@@ -22,9 +22,11 @@ from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
-from lesion_hub.evaluation.assessment import LEAST_GROUPS, assess
+from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.calibration import calibration_effect
+from lesion_hub.evaluation.intervals import LEAST_GROUPS
 from lesion_hub.evaluation.plots import draw_figures
+from lesion_hub.evaluation.rules import fit_rules, measure_rules
 from lesion_hub.evaluation.run import save_figures
 from lesion_hub.evaluation.scoring import Scored, score_dataset
 from lesion_hub.files import write_text
@@ -72,6 +74,7 @@ def finish(
     scored = {name: score_part(classifier, part) for name, part in data.parts.items() if name != "train"}
     calibration.refuse_worse(uncalibrated, scored["validation"])
     points = operating_points.choose_for(scored["validation"].predictions)
+    rules = fit_rules(scored["validation"])
     results: dict[str, Any] = {}
     for name, found in scored.items():
         given = (found.probabilities, found.labels, found.groups, found.space)
@@ -79,6 +82,7 @@ def finish(
             "data": data.describe(name),
             **assess(*given, points=points, facts=found.facts),
             "calibration": calibration_effect(*given, temperature),
+            **measure_rules(found, points, rules),
         }
     for name, found in scored.items():
         write_part(folder, name, found, results[name])
@@ -96,7 +100,8 @@ def finish(
         base_model=start.base_model,
         packages={name: version(name) for name in PACKAGES},
     )
-    write_model(folder.path, classifier, training=training, temperature=temperature, operating_points=points, storage=STORAGE)
+    fitted: dict[str, Any] = {"temperature": temperature, "operating_points": points, "rules": rules}
+    write_model(folder.path, classifier, training=training, storage=STORAGE, **fitted)
     write_card(folder.path)
     return Outcome(results, temperature, points)
 

@@ -57,10 +57,12 @@ def full_name(served: ServedModel, label: str) -> str:
 
 
 def bars_html(answer: Answer) -> str:
-    """Render the probabilities of all labels, the most probable first."""
+    """Render the label set, and below it the probabilities of all labels, the most probable first."""
     prediction = answer.prediction
+    found = prediction.label_set() if prediction.has_sets else None
+    above = render("label_set", found=found, abstains=prediction.abstains, error=answer.abstain)
     rows = [(full_name(answer.served, label), label, value) for label, value in prediction.top(len(prediction.probabilities))]
-    return render("bars", rows=rows, title=answer.served.title)
+    return above + render("bars", rows=rows, title=answer.served.title)
 
 
 def malignancy_html(answer: Answer) -> str:

@@ -24,7 +24,7 @@ from lesion_hub.errors import ImageError, LesionHubError
 from lesion_hub.hub.card import PARTS, CardFacts, read_card_facts
 from lesion_hub.hub.layout import CARD_NAME, load_config
 from lesion_hub.hub.licences import card_licence
-from lesion_hub.hub.measures import CARD_HEADLINES, interval, words
+from lesion_hub.hub.measures import CARD_HEADLINES, interval, rules_in_words, words
 
 _PLOT_SIDE = 900
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -68,6 +68,7 @@ def model_facts(served: ServedModel) -> ModelFacts:
             ("Labels", labels),
             ("Licence of the weights", card_licence(served.folder) or "not stated"),
             ("Operating points", ", ".join(f"{point_title(p)} at {share(p.threshold)}" for p in points) or "none stored"),
+            *((name.capitalize(), value) for name, value in rules_in_words(served.predictor.rules).items()),
             ("Age, sex and site", "used" if served.takes_metadata else "not used"),
         ],
         card_url=served.card_url,

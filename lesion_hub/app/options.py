@@ -23,7 +23,7 @@ class AppOptions(Options):
     wait for that; the next one is told that the page is busy.
     ``keep_seconds`` is how long a file or a result that nobody takes stays in memory. ``examples`` is a folder of images to
     try; without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that
-    the page shows.
+    the page shows. ``abstain`` is the error that answers may have before the model keeps silent, where that was fitted.
 
     >>> AppOptions(models=("ham10000-trio",), max_files=10).max_files
     10
@@ -45,6 +45,7 @@ class AppOptions(Options):
     queue_size: Count = 32
     keep_seconds: Annotated[float, Field(gt=0)] = 120.0
     display_side: Annotated[int, Field(ge=64, le=4096)] = 896
+    abstain: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
 
     @field_validator("models", mode="before")
     @classmethod

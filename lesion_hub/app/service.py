@@ -63,6 +63,12 @@ class ServedModel:
     def takes_metadata(self) -> bool:
         return any(member.classifier.takes_metadata for member in self.predictor.members)
 
+    def abstain_for(self, error: float | None) -> float | None:
+        """Return the error by which the model keeps silent: the one wanted, where a threshold was chosen for it."""
+        rules = self.predictor.rules
+        known = rules.abstention.limits if rules is not None and rules.abstention is not None else {}
+        return error if error is not None and f"{error:g}" in known else None
+
     @property
     def targets(self) -> tuple[str, ...]:
         """The labels that a map can explain: the model's own, and malignancy where the labels say anything about it."""
@@ -76,10 +82,11 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Answer:
-    """A served model's prediction for one image."""
+    """A served model's prediction for one image; ``abstain`` is the error by which it may have kept silent."""
 
     served: ServedModel
     prediction: Prediction
+    abstain: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON: the prediction, and the model and version that made it."""
@@ -109,7 +116,10 @@ class Service:
 
         # Called with the model's name: ZeroGPU sends the arguments to another process, and the models are there already.
         def predict(name: str, image: Any, explain: str | None, target: str | None, patient: Patient | None) -> Prediction:
-            return self.models[name].predictor.predict(image, explain=explain, target=target, metadata=patient)
+            served = self.models[name]
+            return served.predictor.predict(
+                image, explain=explain, target=target, metadata=patient, abstain=served.abstain_for(options.abstain)
+            )
 
         self._predict = _on_gpu(predict)
         # Gradio limits its own events; this also holds for callers beside it.
@@ -146,7 +156,7 @@ class Service:
             target = target_labels(label[:80], served.predictor.space)[0] if label else None
         with self._turn:
             prediction = self._predict(served.name, image, method, target, _filled_in(patient))
-        return Answer(served, prediction)
+        return Answer(served, prediction, served.abstain_for(self.options.abstain))
 
     def predict_batch(
         self, uploads: list[Upload], *, model: str | None = None, method: str | None = DEFAULT_METHOD
@@ -258,6 +268,8 @@ def _row(item: BatchItem) -> dict[str, Any]:
         "malignancy": prediction.malignancy,
         **{f"suspicious_{name}": reached for name, reached in prediction.decisions.items()},
         "disagreement": prediction.disagreement,
+        "label_set": " ".join(prediction.label_set().labels) if prediction.has_sets else None,
+        "abstains": prediction.abstains,
         "warnings": " ".join(prediction.flags),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
     }

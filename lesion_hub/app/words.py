@@ -5,6 +5,7 @@ from __future__ import annotations
 from lesion_hub.config import OperatingPoint
 from lesion_hub.data.quality import FLAGS
 from lesion_hub.hub.wording import DISCLAIMER
+from lesion_hub.inference.label_sets import LabelSet
 
 TITLE = "Skin lesion classifier"
 SUBTITLE = "A research demo. It shows what a model estimates from one image, how sure it is, and where it looks."
@@ -45,6 +46,8 @@ NO_HEAT = "Nothing in this image raised the score for this label, so the map is 
 NO_METADATA = "This model looks at the image alone: age, sex and site are not used."
 METADATA = "Optional. The model was trained to take them into account."
 ABSTAINS = "The labels of this model say nothing about malignancy."
+NO_SETS = "Label sets are not fitted for this model: there is no promise of which labels this image may have."
+MODEL_ABSTAINS = "The model abstains."
 NO_POINTS = "No operating point is stored with this model: the score has no threshold to be compared with."
 
 
@@ -76,6 +79,36 @@ def decision(point: OperatingPoint, malignancy: float) -> str:
     if malignancy >= point.threshold:
         return f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen}"
     return f"Below the threshold of {threshold}. That does not rule anything out. {chosen}"
+
+
+def label_set(found: LabelSet) -> str:
+    """Say which labels a set names.
+
+    >>> label_set(LabelSet(("mel", "bkl"), 0.9, (), {"mel": "Melanoma", "bkl": "Benign keratosis"}))
+    'One of melanoma, benign keratosis'
+    """
+    said = str(found)
+    return f"{said[0].upper()}{said[1:]}"
+
+
+def set_promise(found: LabelSet) -> str:
+    """Say what a label set promises, what it does not, and for which labels there were too few lesions to promise anything."""
+    promise = (
+        f"Of new lesions like those of the model's validation data, {share(found.coverage)} have their label in this set, "
+        f"whichever label that is; {share(1 - found.coverage)} do not. Other cameras, clinics and skin may fare worse."
+    )
+    if not found.unpromised:
+        return promise
+    few = ", ".join(found.names.get(label, label) for label in found.unpromised)
+    return f"{promise} No promise for {few}: too few lesions to fit one."
+
+
+def abstention(error: float) -> str:
+    """Say why a model keeps silent, and what the estimates below are worth then."""
+    return (
+        f"It is more unsure of this image than of those that it may answer if at most {share(error)} of its answers shall be "
+        "wrong. What is estimated below should not be relied on."
+    )
 
 
 def point_title(point: OperatingPoint) -> str:

@@ -10,7 +10,9 @@ import typer
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
     AsSpaceOption,
+    CostOption,
     DataOption,
+    DecideOption,
     DeviceOption,
     EngineOption,
     ForceOption,
@@ -20,11 +22,14 @@ from lesion_hub.cli.options import (
     ModelOption,
     NearDuplicatesOption,
     PartOption,
+    PriorOption,
     ReadingOptions,
     RegistryOption,
     RevisionOption,
     RunArgument,
     SeenImagesOption,
+    decision_asked,
+    prevalences_of,
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
@@ -48,6 +53,17 @@ def evaluate(
     record: Annotated[
         bool, typer.Option("--record", help="Put the results into the model folder, and write its card anew.")
     ] = False,
+    external: Annotated[
+        str | None, typer.Option("--external", help="Name of a set measured elsewhere, for the card's table of those.")
+    ] = None,
+    data_licence: Annotated[str | None, typer.Option("--data-licence", help="Licence of the --external set.")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--origin", help="Where the --external set comes from; default: its reference, where known.")
+    ] = None,
+    note: Annotated[str | None, typer.Option("--note", help="What else to know of the --external set.")] = None,
+    decide: DecideOption = None,
+    cost: CostOption = None,
+    prior: PriorOption = None,
     force: ForceOption = False,
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
@@ -62,6 +78,8 @@ def evaluate(
     from lesion_hub.evaluation import run
     from lesion_hub.hub.card import write_card
 
+    if external is None and (data_licence or origin or note):
+        raise ConfigError("--data-licence, --origin and --note are of a set measured elsewhere; name it with --external")
     with progress_bar("scoring images") as progress:
         done = run.evaluate(
             model,
@@ -80,12 +98,18 @@ def evaluate(
             training_data=training_data,
             stress=robustness,
             force=force,
+            external=external,
+            licence=data_licence,
+            origin=origin,
+            note=note,
+            decide=decision_asked(decide, cost),
+            prior=prevalences_of(prior),
         )
     if record:
         run.record(done)
         write_card(done.model.folder)
     if json_:
-        print_json({"out": str(done.out), "report": str(done.report), done.part: done.section})
+        print_json({"out": str(done.out), "report": str(done.report), **done.results})
         return
     _print_section(done.section)
     say(f"report: {done.report}")
@@ -148,21 +172,25 @@ def calibrate(
     engine: EngineOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Fit the temperature of a run that has none, or of an ensemble, on validation, and make it part of the model.
+    """Fit what a run or an ensemble lacks on validation: temperature, operating points, label sets, decisions, abstention.
 
     Example: `lesion-hub calibrate runs/trio --data data/ham10000`
     """
     from lesion_hub.evaluation.calibration import calibrate_run
+    from lesion_hub.hub.measures import rules_in_words
 
     reading.refuse_without(data, "--data")
     source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
         done = calibrate_run(run, source, manifest=manifest, registry=registry, engine=engine, progress=progress)
-    facts = {**done.result.to_dict(), "operating_points": {name: point.threshold for name, point in done.points.items()}}
+    facts = {
+        **(done.result.to_dict() if done.result else {"temperature": "kept"}),
+        "operating_points": {name: point.threshold for name, point in done.points.items()},
+    }
     if json_:
-        print_json({"folder": str(done.folder), **facts})
+        print_json({"folder": str(done.folder), **facts, "rules": done.rules.model_dump(mode="json", exclude_none=True)})
     else:
-        print_facts(facts)
+        print_facts({**facts, **rules_in_words(done.rules)})
 
 
 def card(
@@ -202,6 +230,23 @@ def _print_section(section: Any) -> None:
     say(f"{data['images']} images of {data['groups']} lesions or patients: {data['selection']}")
     known = [name for name in COMMAND_HEADLINES if name in section["intervals"]]
     print_table(("measure", "value (95 % interval)"), ((words(name), interval(section["intervals"][name])) for name in known))
+    _print_rules(section)
+
+
+def _print_rules(section: Any) -> None:
+    from lesion_hub.hub.measures import interval, words
+
+    rows = (
+        (words(rule), *(interval(found["intervals"][name]) for name in ("balanced_accuracy", "accuracy")))
+        for rule, found in section["decisions"].items()
+    )
+    print_table(("decided by", "balanced accuracy", "accuracy"), rows)
+    for found in section.get("label_sets", {}).get("coverages", {}).values():
+        held, size = interval(found["coverage"]), interval(found["size"], 2)
+        say(f"label sets promised to hold the true label in {found['promised']:.0%}: {held}; labels in a set: {size}")
+    for found in section.get("abstention", {}).get("errors", {}).values():
+        left, error = interval(found["answered"]), interval(found["error"])
+        say(f"abstaining for an error of {found['stated']:.0%}: answers {left}, wrong in {error}")
 
 
 def _print_comparison(found: dict[str, Any]) -> None:

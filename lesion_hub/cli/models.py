@@ -64,7 +64,7 @@ def models(
 def info(
     name: ModelArgument, revision: RevisionOption = None, registry: RegistryOption = None, json_: JsonOption = False
 ) -> None:
-    """Show what a version is: labels, licence, calibration, operating points, notes.
+    """Show what a version is: labels, licence, calibration, operating points, rules of its answers, notes.
 
     Example: `lesion-hub info ham10000-trio`
     """
@@ -89,6 +89,7 @@ def info(
             "size": f"{found.size_bytes / 1e6:.1f} MB",
             "temperature": f"{found.temperature:.4g}" if found.temperature is not None else "not calibrated",
             "operating points": ", ".join(f"{k} at {v:.3f}" for k, v in found.operating_points.items()),
+            **found.rules,
             "weights sha256": found.weights_sha256,
         }
     )

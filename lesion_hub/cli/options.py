@@ -170,6 +170,80 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Evaluate on images that the model was made with; the report says so.")
 ]
 
+# ------------------------------------------------------------------------------------------------ decisions
+
+_DECIDING = "How the answer is read"
+
+DecideOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decide", help="most_probable, balanced, or an operating point: sensitivity_95, …", rich_help_panel=_DECIDING
+    ),
+]
+CostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cost",
+        help="TRUE:DECIDED=COST, decide for the least expected cost; others cost 1; repeatable.",
+        rich_help_panel=_DECIDING,
+    ),
+]
+PriorOption = Annotated[
+    list[str] | None,
+    typer.Option("--prior", help="LABEL=SHARE, re-weight to this prevalence; repeatable.", rich_help_panel=_DECIDING),
+]
+CoverageOption = Annotated[
+    float, typer.Option("--coverage", help="Share of lesions whose set holds their label.", rich_help_panel=_DECIDING)
+]
+AbstainOption = Annotated[
+    float | None,
+    typer.Option("--abstain", help="Error that the answers given may have: 0.05, …", rich_help_panel=_DECIDING),
+]
+
+
+def decision_asked(decide: str | None, cost: list[str] | None) -> str | dict[str, Any] | None:
+    """Return the decision that --decide or --cost asks for, in the words of ``Predictor.predict``; None for neither.
+
+    >>> decision_asked(None, ["mel:nv=20"])
+    {'cost': {'mel': {'nv': 20.0}}}
+    """
+    if not cost:
+        return decide
+    if decide is not None:
+        raise ConfigError("--cost is a decision of its own; leave out --decide")
+    costs: dict[str, dict[str, float]] = {}
+    for pair, value in _numbers(cost, "--cost", "mel:nv=20").items():
+        true, colon, decided = pair.partition(":")
+        if not colon:
+            raise ConfigError(f"--cost {pair!r} is not of the form TRUE:DECIDED=COST; for example --cost mel:nv=20")
+        costs.setdefault(true, {})[decided] = value
+    return {"cost": costs}
+
+
+def rule_options(
+    coverage: float, decide: str | None, cost: list[str] | None, prior: list[str] | None, abstain: float | None
+) -> dict[str, Any]:
+    """Return the options that say how answers are read, in the words of ``Predictor.predict``."""
+    asked = {"decide": decision_asked(decide, cost), "prior": prevalences_of(prior), "abstain": abstain}
+    return {"coverage": coverage, **{name: value for name, value in asked.items() if value is not None}}
+
+
+def prevalences_of(prior: list[str] | None) -> dict[str, float] | None:
+    """Return the prevalences of --prior by label; None where none is given.
+
+    >>> prevalences_of(["mel=0.02"])
+    {'mel': 0.02}
+    """
+    return _numbers(prior, "--prior", "mel=0.02") if prior else None
+
+
+def _numbers(values: list[str], option: str, example: str) -> dict[str, float]:
+    try:
+        return {name: float(number) for name, number in (value.split("=", 1) for value in values)}
+    except ValueError:
+        raise ConfigError(f"{option} {' '.join(values)!r} is not NAME=NUMBER; for example {option} {example}") from None
+
+
 # ------------------------------------------------------------------------------------------------ output
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]

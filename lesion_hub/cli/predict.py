@@ -11,18 +11,24 @@ import typer
 from lesion_hub import DEFAULT_MODEL
 from lesion_hub.cli.data import read_data
 from lesion_hub.cli.options import (
+    AbstainOption,
+    CostOption,
+    CoverageOption,
     DataArgument,
     DataOption,
+    DecideOption,
     DeviceOption,
     EngineOption,
     JsonOption,
     ModelArgument,
     ModelOption,
+    PriorOption,
     ReadingOptions,
     RegistryOption,
     RevisionOption,
     ThreadsOption,
     ViewsOption,
+    rule_options,
     takes_data_options,
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
@@ -62,6 +68,11 @@ def predict(
     overlay: Annotated[Path | None, typer.Option("--overlay", help="Folder for the images under their heat maps.")] = None,
     case: Annotated[bool, typer.Option("--case", help="The images show one lesion: give one answer.")] = False,
     top: Annotated[int, typer.Option("--top", help="Labels to show.")] = 3,
+    coverage: CoverageOption = 0.9,
+    decide: DecideOption = None,
+    cost: CostOption = None,
+    prior: PriorOption = None,
+    abstain: AbstainOption = None,
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
     engine: EngineOption = "auto",
@@ -80,6 +91,7 @@ def predict(
         explain = explain or "gradcam"
     predictor = _load(model, revision, registry, device, threads, engine)
     options: dict[str, Any] = {"explain": explain, "target": target, "tta": tta, "top": top}
+    options |= rule_options(coverage, decide, cost, prior, abstain)
     if case:
         whole = predictor.predict_case(images, **options)
         written = [_write_overlay(overlay, path, one) for path, one in zip(images, whole.images, strict=True)]
@@ -106,12 +118,18 @@ def predict(
 
 def _print_predictions(shown: list[dict[str, Any]]) -> None:
     from lesion_hub.app.words import NOTICE
+    from lesion_hub.hub.measures import NOT_FITTED
 
     for facts in shown:
-        malignancy, apart = facts["malignancy"], facts["disagreement"]
+        malignancy, apart, named = facts["malignancy"], facts["disagreement"], facts["label_set"]
+        by_rule = facts["decided_by"] != "most_probable"
         print_facts(
             {
                 "image": facts.get("image") or facts.get("images"),
+                "abstains": "the model abstains: it is too unsure of this image" if facts["abstains"] else None,
+                "label set": NOT_FITTED if named is None else f"{named['words']} ({named['coverage']:.0%} of lesions)",
+                "no promise for": None if named is None else ", ".join(named["unpromised"]),
+                "decided": f"{facts['label']} ({facts['decided_by']})" if by_rule else None,
                 "most probable": ", ".join(f"{row['label']} {row['probability']:.1%}" for row in facts["top"]),
                 "malignant": None if malignancy is None else f"{malignancy:.1%}",
                 "reaches": ", ".join(name for name, reached in facts["decisions"].items() if reached) or None,
@@ -143,6 +161,11 @@ def score(
     streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub data set as a stream.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images in memory at a time.")] = 32,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Rows in a shard.")] = 1024,
+    coverage: CoverageOption = 0.9,
+    decide: DecideOption = None,
+    cost: CostOption = None,
+    prior: PriorOption = None,
+    abstain: AbstainOption = None,
     tta: ViewsOption = 1,
     device: DeviceOption = "cpu",
     engine: EngineOption = "auto",
@@ -165,7 +188,7 @@ def score(
     from lesion_hub.inference.rows import open_rows
 
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "tta": tta}
-    options = validated(ScoreOptions, sizes, "score")
+    options = validated(ScoreOptions, {**sizes, **rule_options(coverage, decide, cost, prior, abstain)}, "score")
     rows = open_rows(data, streaming=streaming, **reading.keywords())
     predictor = _load(model, revision, registry, device, threads, engine)
     with progress_bar("scoring") as progress:
@@ -285,6 +308,7 @@ def create(
     Example: `lesion-hub ensemble create lite0 lite1 lite2 --weights 0.3,0.3,0.4 --out trio`
     """
     from lesion_hub.evaluation.ensemble_fit import fit_on_validation
+    from lesion_hub.hub.measures import rules_in_words
     from lesion_hub.inference.ensemble import create_ensemble, pin_member
     from lesion_hub.taxonomy import label_space
 
@@ -307,7 +331,7 @@ def create(
             fitted = fit_on_validation(pinned, data, space=target, combine=mode, split=split, progress=progress)
         for name in fitted.unrecorded:
             say(f"{name} does not say which images it was trained on: not checked", err=True, colour="yellow")
-        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points}
+        chosen: dict[str, Any] = {"fit": fitted.fit, "operating_points": fitted.points, "rules": fitted.rules}
         made = create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle, **chosen)
     facts: dict[str, Any] = {
         "folder": str(out),
@@ -315,6 +339,7 @@ def create(
         "members": {f"{m.name}@{m.revision}": w for m, w in zip(made.members, made.weights, strict=True)},
         "temperature": made.temperature,
         "operating points": {name: point.threshold for name, point in made.operating_points.items()},
+        "rules": rules_in_words(made.rules) if fitted else None,
         "fit": {"selection": fitted.selection, **fitted.fit.to_dict()} if fitted else None,
     }
     print_facts(facts, as_json=json_)

@@ -17,12 +17,11 @@ from PIL import Image
 
 from lesion_hub.config import OperatingPoint
 from lesion_hub.evaluation import metrics, operating_points
-from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
+from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES, bootstrap
 from lesion_hub.evaluation.predictions import Predictions, check_predictions
 from lesion_hub.taxonomy import LabelSpace
 
 BIN_MEASURES = ("balanced_accuracy", "accuracy", "malignancy.auroc")
-LEAST_GROUPS = 30
 LEAST_OF_EACH = 10
 TRAITS = {
     "sex": "Sex",

@@ -18,20 +18,21 @@ from safetensors import safe_open
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from lesion_hub.config import EnsembleConfig, ModelConfig, OperatingPoint
+from lesion_hub.config import CONFIG_NAME, AnswerRules, EnsembleConfig, ModelConfig, OperatingPoint, dump_json
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import operating_points
 from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
-from lesion_hub.evaluation.overlap import choose_images, data_name, fitted_on, training_records
+from lesion_hub.evaluation.overlap import FITTED, choose_images, data_name, fitted_on, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
+from lesion_hub.evaluation.rules import fit_rules, measure_rules
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
-from lesion_hub.files import read_json, write_json
+from lesion_hub.files import read_json, write_json, write_text
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
-from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
+from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved
 from lesion_hub.inference import from_pretrained
 from lesion_hub.progress import Progress
@@ -76,11 +77,15 @@ class ReliabilityBins:
 
 @dataclass(frozen=True)
 class CalibratedRun:
-    """What ``calibrate_run`` fitted, and the operating points chosen on the calibrated validation predictions."""
+    """What ``calibrate_run`` fitted, and the operating points and rules chosen on the calibrated validation predictions.
+
+    ``result`` is None where the model was calibrated before, and only the rules are new.
+    """
 
     folder: Path
-    result: CalibrationResult
+    result: CalibrationResult | None
     points: dict[str, OperatingPoint]
+    rules: AnswerRules
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -236,24 +241,32 @@ def calibrate_run(
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> CalibratedRun:
-    """Fit a temperature on validation predictions and store it in the model in ``folder``.
+    """Fit a temperature, operating points and rules on validation predictions and store them in the model in ``folder``.
 
     A model's is folded into its last layer; an ensemble's is written into ensemble.json. No decision changes. The predictions
     are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
-    file that says which images that is. ``engine`` is that of ``from_pretrained``. A model that is calibrated already is
-    refused: a second temperature would be fitted to the same images again.
+    file that says which images that is. ``engine`` is that of ``from_pretrained``. A model that is calibrated already keeps its
+    temperature and operating points, and gets the rules that it lacks: label sets, the balanced decision, abstention. One that
+    has them all is refused: a second fit would be to the same images again.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
     """
     place = Path(folder)
     config = load_config(place)
     content = read_json(place / METRICS_NAME, missing_ok=True)
-    _refuse_calibrated(place, config, content)
+    source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
+    calibrated = _is_calibrated(config, content)
+    if calibrated and own_section(config).rules is not None:
+        held = f"temperature {own_section(config).temperature:.4g}, with its rules"
+        raise ConfigError(f"{place}: is calibrated already ({held}); train or combine anew to refit")
     scored = _validation_predictions(place, config, data, manifest, registry, engine, progress)
+    if calibrated:
+        return _add_rules(place, config, scored, content, source)
     result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
     points = operating_points.choose_for(scored.predictions)
+    rules = fit_rules(scored)
     if isinstance(config, ModelConfig):
         classifier, config = read_model(place)
         fold_temperature(classifier, result.temperature)
@@ -263,29 +276,47 @@ def calibrate_run(
             training=config.lesion_hub.training,
             temperature=result.temperature,
             operating_points=points,
+            rules=rules,
             storage=stored_precision(place),
         )
     else:
-        source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
-        changed = config.model_copy(update={"temperature": result.temperature, "operating_points": points, "fitted_on": record})
-        write_ensemble(place, changed)
-    # The validation results are made anew; those of the test part are of the old probabilities and no longer true.
-    content = {name: value for name, value in content.items() if name not in ("validation", "test")}
-    content["validation"] = {**assess(*given, points=points), "calibration": calibration_effect(*given, result.temperature)}
+        changed = {"temperature": result.temperature, "operating_points": points, "rules": rules, "fitted_on": record}
+        write_ensemble(place, config.model_copy(update=changed))
+    # The validation results are made anew; those of other images are of the old probabilities and no longer true.
+    content = {name: value for name, value in content.items() if name not in ("validation", "test", "external")}
+    content["validation"] = {
+        **assess(*given, points=points),
+        "calibration": calibration_effect(*given, result.temperature),
+        **measure_rules(scored, points, rules),
+    }
     write_json(place / METRICS_NAME, content)
     scored.save(place / VALIDATION_NAME)
-    return CalibratedRun(place, result, points)
+    return CalibratedRun(place, result, points, rules)
 
 
-def _refuse_calibrated(folder: Path, config: ModelConfig | EnsembleConfig, content: dict[str, Any]) -> None:
+def _is_calibrated(config: ModelConfig | EnsembleConfig, content: dict[str, Any]) -> bool:
     if isinstance(config, ModelConfig):
-        temperature = config.lesion_hub.temperature
-    else:  # an ensemble that was never calibrated holds a temperature of 1
-        fitted = config.temperature != 1.0 or config.fitted_on or "calibration" in content.get("validation", {})
-        temperature = config.temperature if fitted else None
-    if temperature is not None:
-        raise ConfigError(f"{folder}: is calibrated already (temperature {temperature:.4g}); train or combine anew to refit")
+        return config.lesion_hub.temperature is not None
+    # An ensemble that was never calibrated holds a temperature of 1.
+    return config.temperature != 1.0 or bool(config.fitted_on) or "calibration" in content.get("validation", {})
+
+
+def _add_rules(
+    folder: Path, config: ModelConfig | EnsembleConfig, scored: Scored, content: dict[str, Any], source: str
+) -> CalibratedRun:
+    """Fit the rules alone: no probability changes, so all that was measured of them stays."""
+    rules, points = fit_rules(scored), own_section(config).operating_points
+    if isinstance(config, ModelConfig):
+        section = config.lesion_hub.model_copy(update={"rules": rules})
+        write_text(folder / CONFIG_NAME, dump_json(config.model_copy(update={"lesion_hub": section})))
+    else:
+        record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
+        write_ensemble(folder, config.model_copy(update={"rules": rules, "fitted_on": config.fitted_on or record}))
+    content["validation"] = {**content.get("validation", {}), **measure_rules(scored, points, rules)}
+    write_json(folder / METRICS_NAME, content)
+    scored.save(folder / VALIDATION_NAME)
+    return CalibratedRun(folder, None, points, rules)
 
 
 def _validation_predictions(
@@ -306,7 +337,9 @@ def _validation_predictions(
     source = data if isinstance(data, ReadResult) else read(data)
     records = training_records(Resolved(str(folder), folder, None), registry=registry)
     predictor = from_pretrained(folder, registry=registry, engine=engine)
-    chosen, _ = choose_images(str(folder), source, records, split="val", manifest=manifest)
+    # What an ensemble's temperature was fitted on may fit its rules as well: those are validation images.
+    bare = [replace(one, parts={part: found for part, found in one.parts.items() if part != FITTED}) for one in records]
+    chosen, _ = choose_images(str(folder), source, bare, split="val", manifest=manifest)
     place = source.report.place
     if chosen.whole and not any(record.parts for record in records):
         raise DataError(f"{place}: brings no split, and that of the model is not known; name the images with --manifest")

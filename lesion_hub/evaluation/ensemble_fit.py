@@ -13,8 +13,9 @@ from operator import or_
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from lesion_hub.config import OperatingPoint
+from lesion_hub.config import AnswerRules, OperatingPoint
 from lesion_hub.data import undecoded
 from lesion_hub.data.sources import ReadResult
 from lesion_hub.data.splits.manifest import group_digest, image_digest
@@ -31,6 +32,8 @@ from lesion_hub.evaluation.overlap import (
     training_record,
 )
 from lesion_hub.evaluation.predictions import check_predictions
+from lesion_hub.evaluation.rules import fit_rules
+from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.inference.ensemble import Fit, PinnedModel, fit_ensemble, load_members
 from lesion_hub.inference.members import Combine
 from lesion_hub.inference.rows import RowSource
@@ -42,13 +45,14 @@ VALIDATION = "val"
 
 @dataclass(frozen=True)
 class ValidationFit:
-    """A fit, the operating points chosen on the same images, and how those were chosen.
+    """A fit, the operating points and rules chosen on the same images, and how those were chosen.
 
     ``unrecorded`` names the members that do not say what they were made with, so that nobody can tell whether it was these.
     """
 
     fit: Fit
     points: dict[str, OperatingPoint]
+    rules: AnswerRules
     selection: str
     unrecorded: tuple[str, ...]
 
@@ -78,9 +82,11 @@ def fit_on_validation(
     words = tuple("" if place == ABSTAIN else common.labels[place] for place in mapping.indices)
     rows = RowSource(data.report.place, len(dataset), undecoded(dataset), words)
     fit = fit_ensemble(load_members(pinned), rows, space=common, combine=combine, progress=progress)
+    facts = pd.DataFrame({"group": dataset["group"][:], "disagreement": fit.disagreement})
     return ValidationFit(
         fit=replace(fit, fitted_on=fitted_on(data_name(data), dataset["image_id"][:], dataset["group"][:])),
         points=choose_for(check_predictions(fit.probabilities, fit.labels, common)),
+        rules=fit_rules(Scored(fit.probabilities, fit.labels, common, facts)),
         selection=chosen.how,
         unrecorded=tuple(record.model for record in records if "train" not in record.parts),
     )

@@ -20,12 +20,14 @@ from scipy.special import bdtr
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.metrics import Measures
 from lesion_hub.evaluation.predictions import check_predictions
-from lesion_hub.evaluation.weighting import Array, Counts
+from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
 from lesion_hub.taxonomy import LabelSpace, label_space
 
 Statistic = Callable[[Counts], Mapping[str, Array]]
 
 RESAMPLES = 2000
+LEAST_GROUPS = 30
+"""Lesions or patients below which a group of images is too small to tell."""
 LEVEL = 0.95
 _CELLS_PER_BATCH = 12_800_000  # counts of groups x resamples that each thread holds at a time: 51 MB
 _STRIP = 16  # resamples written side by side, a cache line of float32
@@ -106,6 +108,77 @@ def difference(
         return {name: value - subtrahend[name] for name, value in one.evaluate(counts).items()}
 
     return bootstrap_statistic(gap, group, resamples, seed)
+
+
+def bootstrap_means(
+    values: Mapping[Any, tuple[ArrayLike, ArrayLike]],
+    groups: Sequence[Any] | NDArray[Any],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[Any, Interval]:
+    """Return 95 % intervals of means over some of N examples each: by name (N,) values, and (N,) bool, which of them count.
+
+    ``groups`` (N,) are the lesion or patient of each example.
+
+    >>> bootstrap_means({"right": ([1, 0, 1, 1], [True] * 4)}, ["a", "b", "c", "d"])["right"]
+    Interval(value=0.75, low=0.25, high=1.0, defined=1.0)
+    """
+    names = list(values)
+    if not names:
+        return {}
+    rows = [np.asarray(mask, dtype=bool) for _, mask in values.values()]
+    group = group_numbers(groups, len(rows[0]))
+    examples = [np.flatnonzero(mask) for mask in rows]
+    taken = np.concatenate(examples).astype(np.int64)
+    row = np.repeat(np.arange(len(names)), [len(found) for found in examples])
+    value = np.concatenate(
+        [np.asarray(given, dtype=np.float64)[found] for (given, _), found in zip(values.values(), examples, strict=True)]
+    )
+    shape = (len(names), int(group.max()) + 1)
+    sums = AdditiveSums(value, row, group[taken], shape)
+    sizes = AdditiveSums(np.ones(len(taken)), row, group[taken], shape)
+
+    def means(counts: Counts) -> dict[str, Array]:
+        total, size = sums.weighted(counts), sizes.weighted(counts)
+        mean = np.divide(total, size, out=np.full(total.shape, np.nan), where=size > 0)
+        return {str(place): one for place, one in enumerate(mean)}
+
+    found = bootstrap_statistic(means, group, resamples, seed)
+    return {name: found[str(place)] for place, name in enumerate(names)}
+
+
+def measure_bins(
+    values: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    bins: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    groups: Sequence[Any] | NDArray[Any],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Measure the means of ``bootstrap_means`` in bins of the examples, by trait and name of the bin; all as plain values.
+
+    ``bins`` holds the rows of each. Beside the means stands how many ``images`` and ``groups`` a bin has, and whether these are
+    too ``few`` to tell.
+    """
+    names, wanted = np.asarray(groups), {}
+    for trait, found in bins.items():
+        for name, rows in found.items():
+            there = np.zeros(len(names), dtype=bool)
+            there[rows] = True
+            for what, (given, mask) in values.items():
+                wanted[(trait, name, what)] = (given, there & np.asarray(mask, dtype=bool))
+    means = bootstrap_means(wanted, groups, resamples, seed)
+    return {
+        trait: {
+            name: {
+                "images": len(rows),
+                "groups": len(set(names[rows].tolist())),
+                "few": len(set(names[rows].tolist())) < LEAST_GROUPS,
+                **{what: means[(trait, name, what)].to_dict() for what in values},
+            }
+            for name, rows in found.items()
+        }
+        for trait, found in bins.items()
+    }
 
 
 def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:

@@ -21,17 +21,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lesion_hub.config import CONFIG_NAME, EnsembleConfig, ModelConfig, OperatingPoint, Options, validated
+from lesion_hub.config import CONFIG_NAME, AnswerRules, EnsembleConfig, ModelConfig, OperatingPoint, Options, validated
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import DataError
-from lesion_hub.evaluation.assessment import LEAST_GROUPS, LEAST_OF_EACH, assess
+from lesion_hub.evaluation.assessment import LEAST_OF_EACH, assess
 from lesion_hub.evaluation.calibration import apply_temperature, fit_calibration, refuse_worse, stored_precision
-from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
+from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR
 from lesion_hub.evaluation.operating_points import TARGETS, Metric, choose_for, judge_points, lesions_needed, point_name
 from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_on, training_record
 from lesion_hub.evaluation.plots import draw_figures
+from lesion_hub.evaluation.rules import RuleAnswers, answers_by, fit_rules, judge_rules
 from lesion_hub.evaluation.run import EvaluateOptions, EvaluationInput, load_input, save_figures, score_input
 from lesion_hub.evaluation.scoring import BATCH, Scored, score_dataset
 from lesion_hub.files import read_json, require_new_folder, write_json
@@ -80,10 +81,11 @@ class Recalibration:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Each lesion judged by what was fitted on others: ``scored``, and each point's calls (M,) of the malignant-or-benign."""
+    """Each lesion judged by what was fitted on others: ``scored``, each point's calls (M,) on malignancy, and rules."""
 
     scored: Scored
     calls: dict[str, NDArray[np.bool_]]
+    answers: RuleAnswers
 
 
 def recalibrate(
@@ -137,13 +139,14 @@ def recalibrate(
     else:
         classifier, after = None, _tempered(scored, factor)
     points = _points(after, targets, data_name(source))
+    rules = fit_rules(after, data_name(source))
     temperature = (own_section(config).temperature or 1.0) * factor
-    section = _describe(given, scored, held_out, stored, points, temperature, counts, chosen)
+    section = _describe(given, scored, held_out, stored, points, rules, temperature, counts, chosen)
     if classifier is not None:
-        _write_model(place, given, scored, classifier, temperature, points)
+        _write_model(place, given, scored, classifier, temperature, points, rules)
     else:
         assert isinstance(config, EnsembleConfig)
-        _write_ensemble(place, given, scored, config, temperature, points)
+        _write_ensemble(place, given, scored, config, temperature, points, rules)
     before = read_json(given.found.folder / METRICS_NAME, missing_ok=True)
     write_json(place / METRICS_NAME, {name: before[name] for name in KEPT_METRICS if name in before} | {RECALIBRATION: section})
     save_figures(place / "plots", draw_figures(held_out.scored, section), RECALIBRATION)
@@ -165,6 +168,7 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
     strata = np.zeros(len(scored), dtype=np.int64)
     if malignancy is not None:
         strata[malignancy.kept] = malignancy.truth
+    answers: list[tuple[NDArray[np.int64], RuleAnswers]] = []
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     probabilities = np.empty_like(scored.probabilities)
     calls = {name: np.zeros(len(scored), dtype=bool) for name in targets if malignancy is not None}
@@ -174,6 +178,8 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
         points = _points(_tempered(others, temperature), targets, "other lesions")
         own = _tempered(own, temperature)
         probabilities[held] = own.probabilities
+        rules = fit_rules(_tempered(others, temperature))
+        answers.append((held, answers_by(own.probabilities, own.space, points, rules, own.disagreement)))
         judged = own.predictions.malignancy()
         if judged is None:
             continue
@@ -183,7 +189,7 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
             calls[name][held[judged.kept]] = judged.scores >= threshold
     kept = slice(None) if malignancy is None else malignancy.kept
     found = replace(scored, probabilities=probabilities)
-    return CrossFit(found, {name: called[kept] for name, called in calls.items()})
+    return CrossFit(found, {name: called[kept] for name, called in calls.items()}, RuleAnswers.joined(answers))
 
 
 def _points(scored: Scored, targets: Targets, chosen_on: str) -> dict[str, OperatingPoint]:
@@ -246,6 +252,7 @@ def _describe(
     held_out: CrossFit,
     stored: Mapping[str, OperatingPoint],
     points: Mapping[str, OperatingPoint],
+    rules: AnswerRules,
     temperature: float,
     counts: dict[str, int],
     options: RecalibrateOptions,
@@ -260,6 +267,7 @@ def _describe(
         "folds": FOLDS,
         "margin": options.margin,
         **assess(after.probabilities, after.labels, groups, after.space, **sampling),
+        **judge_rules(held_out.answers, after, after.space, rules, **sampling),
     }
     effect: dict[str, Any] = {"temperature": temperature}
     for when, found in (("before", scored), ("after", after)):
@@ -314,6 +322,7 @@ def _write_model(
     classifier: LesionClassifier,
     temperature: float,
     points: dict[str, OperatingPoint],
+    rules: AnswerRules,
 ) -> None:
     """Write weights, config and split; the split's record holds the new images beside those that it held."""
     folder = given.found.folder
@@ -328,6 +337,7 @@ def _write_model(
         training=training,
         temperature=temperature,
         operating_points=points,
+        rules=rules,
         storage=stored_precision(folder),
     )
     write_json(place / SPLIT_NAME, split | describe_parts({**known, FITTED: record}))
@@ -340,10 +350,12 @@ def _write_ensemble(
     config: EnsembleConfig,
     temperature: float,
     points: dict[str, OperatingPoint],
+    rules: AnswerRules,
 ) -> None:
     """Write ensemble.json, which holds the temperature and says what it was fitted on, and the split."""
     record = fitted_on(data_name(given.data), scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
-    changed = config.model_copy(update={"temperature": temperature, "operating_points": points, "fitted_on": record})
+    new = {"temperature": temperature, "operating_points": points, "rules": rules, "fitted_on": record}
+    changed = config.model_copy(update=new)
     write_json(place / SPLIT_NAME, read_json(given.found.folder / SPLIT_NAME, missing_ok=True))
     if config.weights_sha256 is not None:  # the members' weights travel with it
         for name in (WEIGHTS_NAME, MODELING_NAME, CONFIG_NAME):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -15,15 +15,18 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import robustness
 from lesion_hub.evaluation.assessment import assess, points_that_fit
 from lesion_hub.evaluation.calibration import calibration_effect
+from lesion_hub.evaluation.external import EXTERNAL, ExternalSet, describe_external
 from lesion_hub.evaluation.intervals import RESAMPLES
 from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, data_name, training_records
 from lesion_hub.evaluation.plots import PlotFile, draw_figures
 from lesion_hub.evaluation.report import write_report
+from lesion_hub.evaluation.rules import answers_by, judge_rules
 from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
 from lesion_hub.files import read_json, write_bytes, write_json
 from lesion_hub.hub.layout import METRICS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
+from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, check_decision
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LABEL_SPACES, LabelSpace, nearest
 
@@ -42,7 +45,9 @@ class EvaluateOptions(Options):
     ``split`` is the part to score (train, val, test, or all); ``manifest`` a split file that says which images that is.
     ``as_space`` coarsens labels and probabilities. ``tta`` averages mirrored and turned views. ``force`` evaluates on data
     that the model has seen. ``near_duplicates`` looks for those by their pictures too, among the images of the data or of
-    ``training_data``. ``stress`` measures robustness.
+    ``training_data``. ``stress`` measures robustness. ``decide`` and ``prior`` measure one more decision, beside the most
+    probable label, the balanced one and the operating points (``inference.decisions``). ``external`` names a set that is
+    measured elsewhere, whose ``licence``, ``origin`` and perhaps a ``note`` go with the results (``evaluation.external``).
     """
 
     split: str = "test"
@@ -53,6 +58,12 @@ class EvaluateOptions(Options):
     near_duplicates: bool = False
     training_data: str | None = None
     stress: bool = False
+    external: Annotated[str, Field(pattern=r"^\S.{0,79}$")] | None = None
+    licence: str | None = None
+    origin: str | None = None
+    note: str | None = None
+    decide: Decide | None = None
+    prior: Prior | None = None
     batch_size: int = Field(default=BATCH, ge=1)
     resamples: int = Field(default=RESAMPLES, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -83,6 +94,12 @@ class Evaluation:
     overlap: Overlap
     model: Resolved
     figures: tuple[PlotFile, ...] = field(repr=False)
+    external: str | None = None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``metrics.json`` gets: the section under its part, or under the name of the set that was measured elsewhere."""
+        return {self.part: self.section if self.external is None else {self.external: self.section}}
 
     @property
     def report(self) -> Path:
@@ -153,11 +170,19 @@ def evaluate(
     native = score_input(given, given.dataset, finest, chosen, progress)
     scored = native if chosen.as_space is None else in_space(native, shared_space(finest, finest, chosen.as_space))
     section = describe_evaluation(given, native, scored, chosen)
+    if chosen.external is not None:
+        about = ExternalSet.of(chosen.external, source, chosen.licence, chosen.origin, chosen.note)
+        predictor, sampling = given.predictor, {"resamples": chosen.resamples, "seed": chosen.seed}
+        known = (predictor.space, given.found.folder, predictor.operating_points, predictor.rules, sampling)
+        section["data"]["name"] = about.name
+        section |= describe_external(about, scored, source.space, *known)
     figures = draw_figures(scored, section)
     done = Evaluation(place, EVALUATED_PARTS[chosen.split], section, scored, given.overlap, given.found, figures)
     scored.save(place / PREDICTIONS_NAME)
+    if chosen.external is not None:
+        done = replace(done, part=EXTERNAL, external=chosen.external)
     facts = {"name": done.model.display_name, "revision": done.model.revision, "labels": list(given.predictor.labels)}
-    write_json(place / METRICS_NAME, {"model": facts, done.part: section})
+    write_json(place / METRICS_NAME, {"model": facts, **done.results})
     save_figures(place / "plots", figures, done.part)
     # The report comes last: it says that the evaluation is complete.
     write_report(done.report, facts, section, figures, scored, given.dataset)
@@ -179,6 +204,7 @@ def load_input(
     found = resolve(model, revision, registry=registry, token=token)
     records = training_records(found, registry=registry, token=token)
     predictor = from_pretrained(model, revision=revision, registry=registry, token=token, device=device, engine=engine)
+    check_decision(options.decide or MOST_PROBABLE, options.prior, predictor.space, predictor.operating_points, predictor.rules)
     choice, overlap = choose_images(
         found.name,
         data,
@@ -223,6 +249,11 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling
         ),
     }
+    own_labels = native.probabilities if native.native is None else native.native
+    asked = options.decide or (None if options.prior is None else MOST_PROBABLE)
+    known = (predictor.space, points, predictor.rules, native.disagreement)
+    answers = answers_by(own_labels, *known, decide=asked, prior=options.prior)
+    section |= judge_rules(answers, scored, predictor.space, predictor.rules, **sampling)
     if temperature is not None and not options.tta and native.space == predictor.space:
         section["calibration"] = calibration_effect(
             native.probabilities, native.labels, native.groups, native.space, temperature, **sampling
@@ -260,9 +291,14 @@ def record(done: Evaluation) -> Path:
         raise ConfigError(f"{folder}: results on images that the model has seen are not recorded; evaluate on others")
     path = folder / METRICS_NAME
     before = read_json(path, missing_ok=True)
+    if done.external is not None:
+        write_json(path, {**before, EXTERNAL: {**before.get(EXTERNAL, {}), done.external: done.section}})
+        return path
     earlier = before.get(done.part) or {}
     kept = {name: earlier[name] for name in ("robustness", "attribution") if name in earlier}
     content = {**before, done.part: {**kept, **done.section}}
     save_figures(folder / "plots", done.figures, done.part)
+    if done.scored.space == load_config(folder).space and done.section["views"] == 1:
+        done.scored.save(folder / f"predictions_{done.part}.parquet")
     write_json(path, content)
     return path

@@ -35,13 +35,15 @@ _PREFIX = "p_"
 class Scored:
     """Images with their probabilities (N, C) float64 and labels (N,) int64, both in ``space``.
 
-    ``facts`` has a row per image: image_id, group, age, sex, site, source, width, height, skin_tone.
+    ``facts`` has a row per image: image_id, group, age, sex, site, source, width, height, skin_tone, disagreement. ``native``
+    are the (N, C_m) probabilities in the model's own labels, None where ``space`` is those.
     """
 
     probabilities: NDArray[np.float64]
     labels: NDArray[np.int64]
     space: LabelSpace
     facts: pd.DataFrame
+    native: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +52,12 @@ class Scored:
     def groups(self) -> list[str]:
         """Return the (N,) lesion or patient of each image."""
         return list(self.facts["group"].astype(str))
+
+    @property
+    def disagreement(self) -> NDArray[np.float64] | None:
+        """Return the (N,) disagreements of an ensemble's members; None for a single model, or where they are not kept."""
+        found = self.facts.get("disagreement")
+        return None if found is None or found.isna().any() else found.to_numpy(dtype=np.float64)
 
     @property
     def predictions(self) -> Predictions:
@@ -97,19 +105,22 @@ def score_dataset(
         for row in facts[["age", "sex", "site"]].to_dict("records")
     ]
     probabilities = np.empty((len(kept), len(predictor.space)))
+    disagreement: list[float | None] = []
     traits: list[ImageTraits] = []
     for chunk in in_chunks(image_sources(chosen), _open_and_measure, batch_size):
         start, stop = len(traits), len(traits) + len(chunk)
         images = [image for image, _ in chunk]
         answers = predictor.predict(images, tta=tta, batch_size=batch_size, metadata=patients[start:stop])
         probabilities[start:stop] = [list(answer.probabilities.values()) for answer in answers]
+        disagreement += [answer.disagreement for answer in answers]
         traits += [measured for _, measured in chunk]
         if progress is not None:
             progress(stop, len(kept))
     # A row of float32 softmaxes may sum to a little more or less than 1.
     native = probabilities / probabilities.sum(axis=1, keepdims=True)
     mapped = predictor.space.map_to(target).probabilities(native)
-    return Scored(mapped, labels[kept], target, facts.join(pd.DataFrame(traits)))
+    facts = facts.join(pd.DataFrame(traits)).assign(disagreement=pd.Series(disagreement, dtype="float64"))
+    return Scored(mapped, labels[kept], target, facts, native=None if predictor.space == target else native)
 
 
 def _open_and_measure(source: ImageSource) -> tuple[Image.Image, ImageTraits]:
@@ -121,7 +132,11 @@ def in_space(scored: Scored, space: LabelSpace) -> Scored:
     """Map probabilities and labels of the same images to a coarser space."""
     mapping = scored.space.map_to(space)
     return replace(
-        scored, probabilities=mapping.probabilities(scored.probabilities), labels=mapping.labels(scored.labels), space=space
+        scored,
+        probabilities=mapping.probabilities(scored.probabilities),
+        labels=mapping.labels(scored.labels),
+        space=space,
+        native=scored.probabilities if scored.native is None else scored.native,
     )
 
 

@@ -84,6 +84,7 @@ def bundle_config(ensemble: EnsembleConfig, members: Sequence[ModelConfig]) -> M
             label_space=ensemble.label_space,
             temperature=ensemble.temperature,
             operating_points=ensemble.operating_points,
+            rules=ensemble.rules,
             training=ensemble.training,
             weights_sha256=str(ensemble.weights_sha256),
         ),

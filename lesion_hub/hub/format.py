@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lesion_hub.config import CONFIG_NAME, LesionHubSection, ModelConfig, OperatingPoint, Training, dump_json, load_model_config
+from lesion_hub.config import (
+    CONFIG_NAME,
+    AnswerRules,
+    LesionHubSection,
+    ModelConfig,
+    OperatingPoint,
+    Training,
+    dump_json,
+    load_model_config,
+)
 from lesion_hub.errors import ConfigError, StoreError, one_line
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
@@ -34,6 +43,7 @@ def write_model(
     training: Training | None = None,
     temperature: float | None = None,
     operating_points: dict[str, OperatingPoint] | None = None,
+    rules: AnswerRules | None = None,
     storage: StorageType = "float16",
 ) -> ModelConfig:
     """Write weights, ``config.json`` and, for custom code, ``modeling_lesion.py`` into ``folder``.
@@ -56,6 +66,7 @@ def write_model(
             label_space=classifier.space.name,
             temperature=temperature,
             operating_points=operating_points or {},
+            rules=rules,
             training=training,
             weights_sha256=hashlib.sha256(blob).hexdigest(),
         ),

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lesion_hub.config import AnswerRules
+
 # In the order in which they are shown; a measure that the results lack is left out.
 CARD_HEADLINES = (
     "balanced_accuracy",
@@ -84,3 +86,25 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
         return shown(value["value"], digits)
     dash = "–" if low >= 0 else " to "
     return f"{shown(value['value'], digits)} ({shown(low, digits)}{dash}{shown(high, digits)})"
+
+
+NOT_FITTED = "not fitted"
+
+
+def rules_in_words(rules: AnswerRules | None) -> dict[str, str]:
+    """Say which rules a model has, each on a line.
+
+    >>> rules_in_words(None)
+    {'label sets': 'not fitted', 'balanced decision': 'not fitted', 'abstention': 'not fitted'}
+    """
+    sets, decision, abstention = (rules or AnswerRules()).parts
+    told = dict.fromkeys(("label sets", "balanced decision", "abstention"), NOT_FITTED)
+    if sets is not None:
+        lesions = ", ".join(f"{label} {count}" for label, count in sets.lesions.items())
+        told["label sets"] = f"fitted on {sets.chosen_on} lesions: {lesions}"
+    if decision is not None:
+        told["balanced decision"] = f"shares to the power of {decision.power:g}, chosen on {decision.chosen_on}"
+    if abstention is not None:
+        reached = ", ".join(f"{float(error):.0%}" for error in abstention.limits) or "none"
+        told["abstention"] = f"for errors of {reached}, chosen on {abstention.chosen_on}"
+    return told

@@ -13,6 +13,7 @@ from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.files import read_json, require_new_folder
 from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section, require_own_files
 from lesion_hub.hub.licences import card_licence
+from lesion_hub.hub.measures import rules_in_words
 from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.release import Published, prepare_release
 from lesion_hub.hub.remote import Hub
@@ -223,6 +224,7 @@ class ModelInfo:
     weights_sha256: str | None = None
     members: list[str] = field(default_factory=list)
     operating_points: dict[str, float] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     registry: str | None = None
@@ -260,6 +262,7 @@ def info(
         weights_sha256=section.weights_sha256,
         members=[f"{m.name}@{m.revision}" for m in config.members] if isinstance(config, EnsembleConfig) else [],
         operating_points={key: point.threshold for key, point in section.operating_points.items()},
+        rules=rules_in_words(section.rules),
         metrics=read_json(found.folder / METRICS_NAME, missing_ok=True),
         notes=notes_in(found.folder),
         registry=str(found.registry) if found.registry else None,

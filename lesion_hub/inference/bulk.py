@@ -20,13 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from lesion_hub.config import Options
+from lesion_hub.config import Options, ProperShare
 from lesion_hub.errors import DataError, ImageError
 from lesion_hub.files import read_json, remove_leftovers, write_bytes, write_json
+from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior
+from lesion_hub.inference.label_sets import COVERAGE
 from lesion_hub.inference.predictor import PredictOptions, Predictor, in_chunks
 from lesion_hub.inference.preprocess import OpenedImage, open_image
 from lesion_hub.inference.results import Prediction
 from lesion_hub.inference.rows import Row, RowSource
+from lesion_hub.inference.rules import check_rules
 from lesion_hub.progress import Progress
 
 SCORES_NAME = "scores.json"
@@ -34,11 +37,23 @@ _SHARD = re.compile(r"shard-(\d{6})\.parquet")
 
 
 class ScoreOptions(Options):
-    """How to score: images in a batch, rows in a shard (a multiple of it), and views to average."""
+    """How to score: images in a batch, rows in a shard (a multiple of it), views to average; how answers are read.
+
+    ``coverage``, ``decide``, ``prior`` and ``abstain`` are those of ``PredictOptions``.
+    """
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     shard_size: Annotated[int, Field(ge=1)] = 1024
     tta: Annotated[int, Field(ge=1, le=8)] = 1
+    coverage: ProperShare = COVERAGE
+    decide: Decide = MOST_PROBABLE
+    prior: Prior | None = None
+    abstain: ProperShare | None = None
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The options that say how answers are read, as plain values; of the default ones none."""
+        return self.model_dump(include={"coverage", "decide", "prior", "abstain"}, exclude_defaults=True)
 
     @model_validator(mode="after")
     def _batches_fit_shards(self) -> ScoreOptions:
@@ -96,6 +111,8 @@ def score_in_bulk(
     """
     chosen, mine = options or ScoreOptions(), process or Process()
     size = chosen.shard_size
+    predict = PredictOptions(tta=chosen.tta, batch_size=chosen.batch_size, **chosen.rules)
+    check_rules(predict, model.space, model.operating_points, model.rules)
     folder = ShardFolder(out)
     folder.claim(_manifest(model, source, chosen))
     done = folder.done()
@@ -115,14 +132,13 @@ def score_in_bulk(
         except ImageError as error:
             return row, None, str(error)
 
-    framings, schema = model.framings, _schema(model)
-    predict = PredictOptions(tta=chosen.tta, batch_size=chosen.batch_size)
+    framings, schema = model.framings, _schema(model, chosen)
     scored = errors = 0
     pending: list[dict[str, Any]] = []
     for chunk in in_chunks(wanted(), opened, chosen.batch_size):
         readable = [(image, row.patient) for row, image, _ in chunk if image is not None]
         predictions = iter(model.predict_opened([image for image, _ in readable], predict, [known for _, known in readable]))
-        pending += [_record(row, error, None if image is None else next(predictions)) for row, image, error in chunk]
+        pending += [_record(schema, row, error, None if image is None else next(predictions)) for row, image, error in chunk]
         scored += len(chunk)
         errors += len(chunk) - len(readable)
         # Batches fill shards exactly (see ScoreOptions), so none reaches over the end of one.
@@ -140,7 +156,7 @@ def score_in_bulk(
     return ScoreReport(str(folder.root), scored, errors, already_there, complete)
 
 
-def _record(row: Row, error: str | None, prediction: Prediction | None) -> dict[str, Any]:
+def _record(schema: pa.Schema, row: Row, error: str | None, prediction: Prediction | None) -> dict[str, Any]:
     """Return a row of a shard: of an image that cannot be read, the error alone."""
     record = {"index": row.index, "image_id": row.image_id, "truth": row.truth, "group": row.group, "error": error}
     if prediction is None:
@@ -151,13 +167,17 @@ def _record(row: Row, error: str | None, prediction: Prediction | None) -> dict[
         "malignancy": prediction.malignancy,
         "disagreement": prediction.disagreement,
         "flags": list(prediction.flags),
+        **({"label_set": list(prediction.label_set().labels)} if "label_set" in schema.names else {}),
+        **({"most_probable": prediction.most_probable} if "most_probable" in schema.names else {}),
+        **({"abstains": prediction.abstains} if "abstains" in schema.names else {}),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
         **{f"suspicious_{name}": decision for name, decision in prediction.decisions.items()},
     }
 
 
-def _schema(model: Predictor) -> pa.Schema:
-    """Return the columns of a shard, which are the keys of ``_record``."""
+def _schema(model: Predictor, options: ScoreOptions) -> pa.Schema:
+    """Return the columns of a shard, which are the keys of ``_record``; rules add theirs where model or call have them."""
+    sets = model.rules is not None and model.rules.label_sets is not None
     return pa.schema(
         [
             ("index", pa.int64()),
@@ -165,6 +185,9 @@ def _schema(model: Predictor) -> pa.Schema:
             ("malignancy", pa.float64()),
             ("disagreement", pa.float64()),
             ("flags", pa.list_(pa.string())),
+            *([("label_set", pa.list_(pa.string()))] if sets else []),
+            *([("most_probable", pa.string())] if options.decide != MOST_PROBABLE else []),
+            *([("abstains", pa.bool_())] if options.abstain is not None else []),
             *((f"p_{label}", pa.float64()) for label in model.labels),
             *((f"suspicious_{name}", pa.bool_()) for name in model.operating_points),
         ]
@@ -183,6 +206,7 @@ def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dic
         "data": source.identity,
         "shard_size": options.shard_size,
         "tta": options.tta,
+        **({"rules": options.rules} if options.rules else {}),
     }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from lesion_hub.config import (
+    AnswerRules,
     DataSource,
     EnsembleConfig,
     EnsembleMember,
@@ -87,7 +88,8 @@ def load_members(pinned: Sequence[PinnedModel]) -> list[Member]:
 class Fit:
     """Fitted weights and temperature, and the negative log-likelihoods (nats per image) that speak for them.
 
-    ``probabilities`` (N, C) and ``labels`` (N,) are the ensemble's on the fitting data, for choosing operating points.
+    ``probabilities`` (N, C), ``labels`` (N,) and the members' ``disagreement`` (N,) are the ensemble's on the fitting data, for
+    choosing operating points and rules.
     ``fitted_on`` says which images these are, so that no evaluation measures on them.
     """
 
@@ -99,11 +101,13 @@ class Fit:
     nll_by_member: dict[str, float]
     probabilities: Probabilities = field(repr=False, compare=False)
     labels: NDArray[np.int64] = field(repr=False, compare=False)
+    disagreement: Probabilities | None = field(default=None, repr=False, compare=False)
     fitted_on: FittedOn | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, without the predictions and the images."""
-        return {key: value for key, value in asdict(self).items() if key not in ("probabilities", "labels", "fitted_on")}
+        left_out = ("probabilities", "labels", "disagreement", "fitted_on")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def fit_ensemble(
@@ -177,6 +181,7 @@ def fit_combination(
         },
         probabilities=probabilities,
         labels=labels,
+        disagreement=chosen.disagreement(by_member),
     )
 
 
@@ -198,6 +203,7 @@ def create_ensemble(
     temperature: float = 1.0,
     space: LabelSpace | str | None = None,
     operating_points: Mapping[str, OperatingPoint] | None = None,
+    rules: AnswerRules | None = None,
     bundle: bool = False,
     registry: str | Path | None = None,
     token: str | None = None,
@@ -213,6 +219,7 @@ def create_ensemble(
         temperature: divides the log of the mean; ``fit``'s own where that is given.
         space: label space to answer in; None is the finest that every member maps into.
         operating_points: malignancy thresholds chosen on validation data.
+        rules: label sets, the balanced decision and abstention, fitted on validation data.
         bundle: put the members' weights into the folder too, so that transformers and timm load it as one network.
         registry: registry root.
         token: Hub token.
@@ -241,6 +248,7 @@ def create_ensemble(
         "combine": combination.combine,
         "temperature": combination.temperature,
         "operating_points": dict(operating_points or {}),
+        "rules": rules,
         "training": _united_training(folder.name, pinned),
         "fitted_on": fit.fitted_on if fit else None,
     }

@@ -56,7 +56,13 @@ def from_pretrained(
         points = config.lesion_hub.operating_points
         running = engine_for(wanted, classifier, Origin(found.folder, config), place)
         made = Predictor.of(
-            classifier, found.name, engine=running, operating_points=points, revision=found.revision, folder=found.folder
+            classifier,
+            found.name,
+            engine=running,
+            operating_points=points,
+            rules=config.lesion_hub.rules,
+            revision=found.revision,
+            folder=found.folder,
         )
         return made.to(place)
 
@@ -86,7 +92,8 @@ def from_pretrained(
         temperature=ensemble.temperature,
     )
     points = ensemble.operating_points
-    made = Predictor(members, combination, points, name=found.name, revision=found.revision, folder=found.folder)
+    named: dict[str, Any] = {"name": found.name, "revision": found.revision, "folder": found.folder}
+    made = Predictor(members, combination, points, rules=ensemble.rules, **named)
     return made.to(place)
 
 

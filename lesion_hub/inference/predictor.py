@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from lesion_hub.config import OperatingPoint, Options, validated
+from lesion_hub.config import AnswerRules, OperatingPoint, Options, ProperShare, validated
 from lesion_hub.errors import ConfigError, ImageError, StoreError
 from lesion_hub.hub.format import StorageType
 from lesion_hub.hub.release import Published
@@ -36,8 +36,10 @@ from lesion_hub.inference.attribution import (
     member_labels,
     target_labels,
 )
+from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, decision_name, malignant_scores
 from lesion_hub.inference.device import find_device
 from lesion_hub.inference.engine import Engine, one_torch_thread
+from lesion_hub.inference.label_sets import COVERAGE
 from lesion_hub.inference.members import Combination, Member, Probabilities
 from lesion_hub.inference.preprocess import (
     ORIENTATIONS,
@@ -52,6 +54,7 @@ from lesion_hub.inference.preprocess import (
     orientations,
 )
 from lesion_hub.inference.results import CasePrediction, Explanation, Prediction
+from lesion_hub.inference.rules import apply_rules, check_rules
 from lesion_hub.models import LesionClassifier
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace, nearest
@@ -68,7 +71,9 @@ class PredictOptions(Options):
 
     ``explain`` names an attribution method, None draws no map; ``target`` is the label it is about, None the most probable
     one. ``tta`` in 1..8 is the number of mirrored and turned views that are averaged. ``top`` is how many labels the
-    result shows. ``batch_size`` images at most are in memory at a time.
+    result shows. ``batch_size`` images at most are in memory at a time. ``coverage`` is that of the label set shown; ``decide``
+    names the rule that the label is decided by, ``prior`` the prevalence that probabilities are re-weighted to
+    (``inference.decisions``); ``abstain`` is the error that the answers given may have, None has the model never keep silent.
     """
 
     explain: str | None = None
@@ -76,6 +81,10 @@ class PredictOptions(Options):
     tta: Annotated[int, Field(ge=1, le=len(ORIENTATIONS))] = 1
     top: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=1)] = 32
+    coverage: ProperShare = COVERAGE
+    decide: Decide = MOST_PROBABLE
+    prior: Prior | None = None
+    abstain: ProperShare | None = None
 
     @field_validator("explain")
     @classmethod
@@ -101,6 +110,10 @@ class PredictArguments(TypedDict, total=False):
     batch_size: int
     metadata: Any
     progress: Progress | None
+    coverage: float
+    decide: Any
+    prior: dict[str, float] | None
+    abstain: float | None
 
 
 class Predictor:
@@ -120,6 +133,7 @@ class Predictor:
         combination: Combination,
         operating_points: Mapping[str, OperatingPoint] | None = None,
         *,
+        rules: AnswerRules | None = None,
         name: str = "model",
         revision: str | None = None,
         folder: Path | None = None,
@@ -127,6 +141,7 @@ class Predictor:
         self.members = tuple(member.ready() for member in members)
         self.combination = combination
         self.operating_points = dict(operating_points or {})
+        self.rules = rules
         self.name = name
         self.revision = revision
         self.folder = folder
@@ -174,6 +189,7 @@ class Predictor:
         batch_size: int = 32,
         metadata: Any = None,
         progress: Progress | None = None,
+        **rules: Any,
     ) -> Any:
         """Predict one image, or each of many.
 
@@ -187,11 +203,15 @@ class Predictor:
             metadata: ``{"age": 50, "sex": "female", "site": "back"}`` for one image, or one such mapping (or None) for each.
             batch_size: how many images are in memory at a time.
             progress: called with (images done, images in all or None).
+            rules: how the answer is read off the probabilities. ``coverage`` of the label set shown (0.9); ``decide`` by
+                ``"most_probable"``, ``"balanced"``, an operating point such as ``"sensitivity_95"``, or
+                ``{"cost": {"mel": {"nv": 20}}}``; ``prior={"mel": 0.02}``, the prevalence to re-weight to; ``abstain=0.05``,
+                the error that the answers given may have.
 
         Returns:
             A Prediction for one image, a list of them for many. Heat maps stay in memory: use ``stream`` for many of them.
         """
-        options = {"explain": explain, "target": target, "tta": tta, "top": top, "batch_size": batch_size}
+        options = {"explain": explain, "target": target, "tta": tta, "top": top, "batch_size": batch_size, **rules}
         if not is_single(images):
             return list(self.stream(images, metadata=metadata, progress=progress, **options))
         chosen = self._checked(options, "predict")
@@ -262,9 +282,9 @@ class Predictor:
             raise ConfigError("a case is a list of one or more images of a lesion; a single image goes to predict")
         opened = [open_image(image, self.framings, keep=chosen.explain is not None) for image in images]
         combined, by_member, explanations = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
-        singles = self._predictions(combined, by_member, chosen.top, opened, explanations)
+        singles = self._predictions(combined, by_member, chosen, opened, explanations)
         means = [rows.mean(0, keepdims=True) for rows in by_member]
-        whole = self._predictions(combined.mean(0, keepdims=True), means, chosen.top)[0]
+        whole = self._predictions(combined.mean(0, keepdims=True), means, chosen)[0]
         return CasePrediction(**vars(whole), images=tuple(singles))
 
     def predict_opened(
@@ -274,7 +294,7 @@ class Predictor:
         if not opened:
             return []
         combined, by_member, explanations = self._score(opened, options, metadata)
-        return self._predictions(combined, by_member, options.top, opened, explanations)
+        return self._predictions(combined, by_member, options, opened, explanations)
 
     def embed(self, images: Any, batch_size: int = 32) -> NDArray[np.float32]:
         """Compute the pooled features before the classifier, side by side for the members of an ensemble.
@@ -353,6 +373,7 @@ class Predictor:
         chosen = validated(PredictOptions, options, where)
         if chosen.target is not None:
             target_labels(chosen.target, self.space)
+        check_rules(chosen, self.space, self.operating_points, self.rules)
         return chosen
 
     def _score(
@@ -408,31 +429,39 @@ class Predictor:
         self,
         combined: Probabilities,
         by_member: Sequence[Probabilities],
-        top: int,
+        options: PredictOptions,
         opened: Sequence[OpenedImage] | None = None,
         explanations: Sequence[Explanation] | None = None,
     ) -> list[Prediction]:
         """Make a Prediction of each of the N rows that ``_score`` found; without ``opened`` they are of no single image."""
-        mapping = self.space.malignancy_map
-        # The score that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
-        malignant = None if mapping is None else mapping.probabilities(combined)[:, mapping.target.index("malignant")]
+        # Scores that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
+        scores = None if self.space.malignancy_map is None else malignant_scores(combined, self.space)[0]
+        apart = self.combination.disagreement(by_member)
+        ruled = apply_rules(combined, options, self.space, self.operating_points, self.rules, disagreement=apart)
+        names = dict(zip(self.labels, self.space.descriptions, strict=True))
         predictions = []
-        for i, row in enumerate(combined):
-            own = [rows[i : i + 1] for rows in by_member]
-            apart = self.combination.disagreement(own)
-            score = None if malignant is None else min(float(malignant[i]), 1.0)
+        for i, row in enumerate(ruled.probabilities):
+            score = None if scores is None else float(scores[i])
             prediction = Prediction(
                 probabilities=dict(zip(self.labels, map(float, row), strict=True)),
-                malignancy=score,
+                malignancy=None if ruled.malignancy is None else float(ruled.malignancy[i]),
                 decisions={} if score is None else {n: score >= point.threshold for n, point in self.operating_points.items()},
                 members={
-                    member.name: dict(zip(member.space.labels, map(float, rows[0]), strict=True))
-                    for member, rows in zip(self.members, own, strict=True)
+                    member.name: dict(zip(member.space.labels, map(float, rows[i]), strict=True))
+                    for member, rows in zip(self.members, by_member, strict=True)
                 },
-                disagreement=None if apart is None else float(apart[0]),
+                disagreement=None if apart is None else float(apart[i]),
                 quality=opened[i].quality if opened else None,
                 explanation=explanations[i] if explanations else None,
-                shown=top,
+                shown=options.top,
+                decided=self.labels[ruled.decided[i]],
+                decided_by=decision_name(options.decide),
+                at_training_mix=None if options.prior is None else dict(zip(self.labels, map(float, combined[i]), strict=True)),
+                doubt=None if ruled.doubt is None else float(ruled.doubt[i]),
+                abstains=None if ruled.abstains is None else bool(ruled.abstains[i]),
+                coverage=options.coverage,
+                rules=self.rules,
+                names=names,
             )
             predictions.append(prediction)
         return predictions

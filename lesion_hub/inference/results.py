@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesion_hub.config import AnswerRules
 from lesion_hub.data.quality import ImageQuality
 from lesion_hub.errors import ConfigError
+from lesion_hub.inference.decisions import MOST_PROBABLE
+from lesion_hub.inference.label_sets import COVERAGE, LabelSet, label_set_of
 
 HeatMap: TypeAlias = NDArray[np.float32]
 
@@ -42,6 +45,10 @@ class Prediction:
     in [0, 1], None where the labels say nothing of it; ``decisions`` compares it with each stored operating point.
     ``members`` are the members' probabilities, each over its own labels. ``disagreement`` in [0, 1] says how far apart they
     are (see ``Combination.disagreement``), None for a single model. ``quality`` holds the checks of the image.
+
+    ``decided`` is the label that the rule ``decided_by`` names. ``rules`` are the model's, None where they are not fitted.
+    ``abstains`` says whether the model keeps silent, None where that was not asked for; ``doubt`` in [0, 1] is what it goes by.
+    ``at_training_mix`` holds the probabilities before they were re-weighted to another prevalence, None where they were not.
     """
 
     probabilities: Mapping[str, float]
@@ -52,11 +59,37 @@ class Prediction:
     quality: ImageQuality | None = None
     explanation: Explanation | None = None
     shown: int = 3
+    decided: str | None = None
+    decided_by: str = MOST_PROBABLE
+    at_training_mix: Mapping[str, float] | None = None
+    doubt: float | None = None
+    abstains: bool | None = None
+    coverage: float = COVERAGE
+    rules: AnswerRules | None = field(default=None, repr=False, compare=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def label(self) -> str:
+        """The label that was decided for: the most probable one, unless another rule was asked for."""
+        return self.decided or self.most_probable
+
+    @property
+    def most_probable(self) -> str:
         """The most probable label."""
         return max(self.probabilities, key=lambda label: self.probabilities[label])
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether the model's label sets are fitted."""
+        return self.rules is not None and self.rules.label_sets is not None
+
+    def label_set(self, coverage: float | None = None) -> LabelSet:
+        """Return the labels that the image may well have; for a share ``coverage`` of lesions the true one is among them.
+
+        By default the coverage that was asked for with the prediction (0.9). `ConfigError` where the sets are not fitted.
+        """
+        known = self.at_training_mix or self.probabilities
+        return label_set_of(known, self.rules, self.coverage if coverage is None else coverage, self.names)
 
     @property
     def heat(self) -> HeatMap | None:
@@ -86,6 +119,11 @@ class Prediction:
         explained = self.explanation
         return {
             "label": self.label,
+            "decided_by": self.decided_by,
+            "most_probable": self.most_probable,
+            "label_set": self.label_set().to_dict() if self.has_sets else None,
+            "abstains": self.abstains,
+            "doubt": self.doubt,
             "probabilities": dict(self.probabilities),
             "top": [{"label": label, "probability": value} for label, value in self.top()],
             "malignancy": self.malignancy,

@@ -14,6 +14,7 @@ from lesion_hub.app.uploads import Upload
 from lesion_hub.data.quality import FLAGS
 from lesion_hub.hub.wording import breaches, missing_statements
 from tests.app.models import photograph
+from tests.inference.networks import RULES
 
 NASTY = "<img src=x onerror=alert(1)>\"'&"
 
@@ -75,3 +76,33 @@ def test_nothing_from_outside_becomes_markup(answer):
     named = replace(answer, served=replace(answer.served, name=NASTY))
     assert "<img" not in fragments.bars_html(named)
     assert "<img" not in fragments.render("header", models=[named.served])
+
+
+def test_the_label_set_stands_above_the_bars_and_a_silent_model_says_so(answer):
+    html = fragments.bars_html(answer)
+    assert "Label sets are not fitted" in html
+    few = replace(answer.prediction, rules=RULES, names={"df": "Dermatofibroma", "mel": NASTY})
+    text = fragments.bars_html(replace(answer, prediction=few))
+    assert "data-label-set" in text.partition("Differential")[0]
+    assert "No promise for Dermatofibroma: too few lesions" in text
+    assert "90\u00a0% have their label in this set" in text
+    assert "abstains" not in text
+    assert "<img src=x" not in text
+    silent = fragments.bars_html(replace(answer, prediction=replace(few, abstains=True), abstain=0.1))
+    assert silent.index("The model abstains.") < silent.index("What it may well be")
+    assert "at most 10\u00a0%" in silent
+    for piece in (text, silent):
+        assert not list(breaches(text_of(piece)))
+
+
+def test_a_page_keeps_silent_by_the_error_that_a_model_has_a_threshold_for(answer, service):
+    served = answer.served
+    assert served.abstain_for(0.1) is None
+    served.predictor.rules = RULES
+    try:
+        assert (served.abstain_for(0.1), served.abstain_for(0.2), served.abstain_for(None)) == (0.1, None, None)
+        told = service.predict(Upload("phone.jpg", photograph())).to_dict()
+        assert told["abstains"] is True
+        assert told["label_set"]["unpromised"] == ["df"]
+    finally:
+        served.predictor.rules = None

@@ -14,9 +14,10 @@ from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import ConfigError, LesionHubError
 from lesion_hub.files import sha256_of
 from lesion_hub.hub import store
+from lesion_hub.hub.format import write_model
 from lesion_hub.inference import from_pretrained
-from tests.hub.publishable import write_folder
-from tests.inference.networks import picture
+from tests.hub.publishable import TRAINING, write_folder
+from tests.inference.networks import RULES, classifier, picture
 
 
 def run(*arguments):
@@ -172,3 +173,23 @@ def test_a_mistake_is_one_line(place, tmp_path, arguments, words):
     with pytest.raises(LesionHubError, match=words) as caught:
         run(*(places.get(argument, argument) for argument in arguments))
     assert "\n" not in str(caught.value)
+
+
+def test_answers_are_read_by_the_rules_asked_for_and_a_model_without_them_says_so(place, tmp_path):
+    ruled = tmp_path / "ruled"
+    write_model(write_folder(ruled), classifier(), training=TRAINING, temperature=1.0, rules=RULES)
+    image = place / "mole0.jpg"
+    options = ("--cost", "mel:nv=1000", "--cost", "mel:bkl=1000", "--prior", "mel=0.3", "--abstain", "0.1", "--coverage", "0.8")
+    said = object_of("predict", image, "--model", ruled, *options)["predictions"][0]
+    assert said["decided_by"] == "cost"
+    assert said["label_set"]["coverage"] == 0.8
+    assert said["abstains"] is True
+    text = run("predict", image, "--model", ruled, *options)
+    assert "the model abstains" in text
+    assert "(80% of lesions)" in text
+    assert "not fitted" in run("predict", image, "--model", place / "a")
+    assert "label sets         not fitted" in run("info", place / "a")
+    with pytest.raises(LesionHubError, match="balanced': not fitted"):
+        run("predict", image, "--model", place / "a", "--decide", "balanced")
+    with pytest.raises(LesionHubError, match="leave out --decide"):
+        run("predict", image, "--model", ruled, "--decide", "balanced", "--cost", "mel:nv=2")

@@ -19,6 +19,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 import lesion_hub
 from lesion_hub.hub.format import write_model
 from lesion_hub.models import LesionClassifier
+from tests.inference.networks import RULES
 from tests.marks import one_of_many
 from tests.models.test_networks import CLINICAL_HEADS
 
@@ -82,7 +83,7 @@ def photo() -> Image.Image:
 def written(folder, backbone, *, size=64, space="ham7", storage="float16", image_size=None, **options):
     torch.manual_seed(1)
     model = lively(LesionClassifier.create(backbone, space, image_size=image_size or size, **options))
-    write_model(folder, model, storage=storage)
+    write_model(folder, model, storage=storage, rules=RULES if space == "ham7" else None)
     return str(folder)
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lesion_hub.config import Abstention, AnswerRules, BalancedDecision, LabelSets
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models import LesionClassifier
+from lesion_hub.taxonomy import label_space
 
 
 def classifier(backbone="lesion_cnn_shallow", space="ham7", seed=0, size=32, **options) -> LesionClassifier:
@@ -74,3 +76,17 @@ def planted(seed: int, with_patch: bool = True) -> tuple[np.ndarray, np.ndarray]
         stripes = np.where(np.arange(SIDE) % 8 < 4, 230, 20).astype(np.uint8)
         pixels[mask] = np.broadcast_to(stripes[None, :, None], pixels.shape)[mask]
     return pixels, mask
+
+
+HAM7 = label_space("ham7")
+SHARES = dict(zip(HAM7.labels, (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02), strict=True))
+RULES = AnswerRules(
+    label_sets=LabelSets(
+        coverages=(0.8, 0.9),
+        lesions=dict.fromkeys(HAM7.labels, 50) | {"df": 8},
+        limits=dict.fromkeys(HAM7.labels, (0.8, 0.86)),
+    ),
+    decision=BalancedDecision(power=0.5, shares=SHARES),
+    abstention=Abstention(weights={"confidence": 1.0, "set_size": 0.5}, limits={"0.05": 0.5, "0.1": 0.0}, answered={}),
+)
+"""Rules for the labels of ham7, with limits of their own making."""
