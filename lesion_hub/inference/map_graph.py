@@ -35,7 +35,17 @@ LARGEST_DIFFERENCE = 0.01
 
 # Of torch's own decompositions those that lead to what the exporter knows; others lead to strided views and the like.
 _WRITTEN_OUT = (
-    *("_softmax", "_softmax_backward_data", "_unsafe_view", "addmm", "detach", "linalg_vector_norm", "new_zeros", "t", "zeros_like"),
+    *(
+        "_softmax",
+        "_softmax_backward_data",
+        "_unsafe_view",
+        "addmm",
+        "detach",
+        "linalg_vector_norm",
+        "new_zeros",
+        "t",
+        "zeros_like",
+    ),
     *("gelu_backward", "hardsigmoid_backward", "hardswish_backward", "sigmoid_backward", "silu_backward", "tanh_backward"),
     *("native_batch_norm_backward", "native_group_norm_backward", "native_layer_norm_backward", "threshold_backward"),
 )
