@@ -1,4 +1,4 @@
-"""``model.json`` of the static page: all that it takes to make of graphs' outputs what ``predict`` gives, and to say it in words.
+"""``model.json`` of the static page: what makes of the graphs' outputs what ``predict`` gives, and puts it in words.
 
 A model's label sets and its gate belong in here once a config can hold them: `label_sets` and `gate` are the one place that
 reads them, and the page shows a set and a verdict where they are not None.
@@ -88,8 +88,10 @@ def label_sets(predictor: Predictor) -> dict[str, Any] | None:
 
 
 def gate(predictor: Predictor) -> dict[str, Any] | None:
-    """Say what a model takes for a picture of a lesion: of each member the ``mean``, ``deviation``, ``weights`` and ``bias`` of a
-    linear score of its pooled features, and the ``threshold`` of their mean.
+    """Say what a model takes for a picture of a lesion: the ``threshold`` of the members' mean score.
+
+    Of each of the ``members`` there are the ``mean``, ``deviation``, ``weights`` and ``bias`` of a linear score of its pooled
+    features, as `inference.pixel_graph` orders them.
 
     No config holds one yet.
     """

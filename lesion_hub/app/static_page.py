@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from lesion_hub.app.static_manifest import manifest
 from lesion_hub.errors import StoreError
 from lesion_hub.files import json_text, packaged_folder, require_new_folder, sha256_of_json, write_bytes
 from lesion_hub.hub.layout import CARD_NAME
-from lesion_hub.inference import Predictor
+from lesion_hub.hub.space import PublishedSpace, pinned_parts, publish_static_space
+from lesion_hub.inference import Predictor, from_pretrained
 from lesion_hub.inference.pixel_graph import pixel_graph
 from lesion_hub.progress import Progress
 
@@ -45,12 +47,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""What a host would best send with every file; where it cannot, the page's service worker adds it. Two of them permit threads."""
+"""What a host would best send with every file; where it cannot, the page's service worker adds it. Two permit threads."""
 
 
 @dataclass(frozen=True)
 class StaticPage:
-    """A folder that was written: what it answers with, its files, and the bytes of graphs and runtime that a visitor fetches."""
+    """A folder that was written: what it answers with, its files, and the bytes of the graphs and of the runtime."""
 
     folder: Path
     title: str
@@ -68,8 +70,6 @@ def write_static_page(
     predictor: Predictor,
     folder: Path,
     *,
-    title: str | None = None,
-    card_url: str | None = None,
     runtime: Path | None = None,
     examples: Path | None = None,
     progress: Progress | None = None,
@@ -79,8 +79,6 @@ def write_static_page(
     Args:
         predictor: the model, in float32 on the CPU; of what takes patient metadata, the answer without any.
         folder: where the files go.
-        title: what the page calls the model; its name and version by default.
-        card_url: address of the model's card, if it has one.
         runtime: folder with the files of `web_runtime`; None fetches them once from npm.
         examples: folder of pictures to try; None takes the packaged Space's.
         progress: called with (members done, members in all).
@@ -97,7 +95,7 @@ def write_static_page(
         graphs.append({"file": name, "sha256": digest, "bytes": len(data)})
         if progress:
             progress(done + 1, len(predictor.members))
-    shown = title or (f"{predictor.name} {predictor.revision}" if predictor.revision else predictor.name)
+    shown = f"{predictor.name} {predictor.revision}" if predictor.revision else predictor.name
     shown_pictures = _pictures(examples)
     files |= shown_pictures
     wasm = {"file": _WASM, "sha256": web_runtime.PINNED[web_runtime.WASM], "bytes": len(files[_WASM])}
@@ -108,7 +106,7 @@ def write_static_page(
     for path in sorted(source.iterdir()):
         if path.suffix in (".js", ".css") or path.name == CARD_NAME:
             files[path.name] = path.read_bytes()
-    files[PAGE_NAME] = _page(facts, card_url, sorted(shown_pictures)).encode()
+    files[PAGE_NAME] = _page(facts, sorted(shown_pictures)).encode()
     files[WORKER_NAME] = _service_worker(files).encode()
     for name, content in files.items():
         write_bytes(folder / name, content)
@@ -116,10 +114,34 @@ def write_static_page(
     return StaticPage(folder, shown, tuple(sorted(files)), *sizes)
 
 
+def publish_static_page(
+    name: str,
+    model: str,
+    *,
+    runtime: Path | None = None,
+    private: bool = False,
+    registry: str | Path | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> PublishedSpace:
+    """Write the page of a published model and push it as a static Space; the same content makes no commit.
+
+    >>> publish_static_page("org/skin", "ham10000-trio@v1.1.0").location  # doctest: +SKIP
+    'https://huggingface.co/spaces/org/skin'
+    """
+    parts = pinned_parts(model, registry=registry, token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "page"
+        predictor = from_pretrained(parts[0].name, revision=parts[0].revision, registry=registry, token=token, engine="torch")
+        write_static_page(predictor, folder, runtime=runtime, progress=progress)
+        return publish_static_space(name, folder, parts, private=private, token=token, dry_run=dry_run)
+
+
 # ------------------------------------------------------------------------------------------------ its files
 
 
-def _page(facts: dict[str, Any], card_url: str | None, examples: Sequence[str]) -> str:
+def _page(facts: dict[str, Any], examples: Sequence[str]) -> str:
     """Render index.html from the page's template, and those of the Gradio page's that both use."""
     folders = [packaged_page(), Path(__file__).parent / "templates"]
     environment = Environment(
@@ -127,7 +149,7 @@ def _page(facts: dict[str, Any], card_url: str | None, examples: Sequence[str]) 
     )
     titles = [(name, Path(name).stem.replace("_", " ")) for name in examples]
     return environment.get_template(f"{PAGE_NAME}.jinja").render(
-        words=words, facts=facts, policy=POLICY, card_url=card_url, examples=titles, version=__version__
+        words=words, facts=facts, policy=POLICY, examples=titles, version=__version__
     )
 
 
