@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lesion_hub.app.static_page import HEADERS
 from lesion_hub.errors import ConfigError, one_line
@@ -16,17 +16,12 @@ from lesion_hub.errors import ConfigError, one_line
 DEFAULT_HOST = "127.0.0.1"
 FIRST_PORT, PORTS_TRIED = 7860, 100
 
+TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".onnx": "application/octet-stream"}
+"""What browsers insist on, whatever this machine's table of types says."""
+
 
 class _Handler(SimpleHTTPRequestHandler):
     """Sends the files of a folder, no listing of it, and writes no log: addresses are nobody's business."""
-
-    extensions_map: ClassVar[dict[str, str]] = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-        ".onnx": "application/octet-stream",
-    }
 
     def __init__(self, *args: Any, headers: Mapping[str, str], **options: Any) -> None:
         self._sent_along = headers
@@ -36,6 +31,9 @@ class _Handler(SimpleHTTPRequestHandler):
         for name, value in self._sent_along.items():
             self.send_header(name, value)
         super().end_headers()
+
+    def guess_type(self, path: Any) -> str:
+        return TYPES.get(Path(path).suffix) or super().guess_type(path)
 
     def list_directory(self, path: Any) -> None:
         self.send_error(404)

@@ -36,7 +36,8 @@ _BATCH = 32
 class ExportReport:
     """What was written, and how far it is from the model.
 
-    ``difference`` is the largest of a logit, of a file that takes pixels that of a probability. ``precision`` is what the file computes in.
+    ``difference`` is the largest of a logit, or, of a file that takes pixels, of a probability. ``precision`` is what the file
+    computes in.
     """
 
     path: str
