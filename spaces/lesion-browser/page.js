@@ -3,6 +3,7 @@
 import { answerView, csvOf, rowView } from "./views.js";
 
 const find = (id) => document.getElementById(id);
+const SECONDS_TO_INSTALL = 3; // after which the page goes on without threads
 const megabytes = (count) => Math.round(count / 1e6);
 
 // ------------------------------------------------------------------------------------------------ the worker
@@ -32,20 +33,20 @@ class Model {
   }
 }
 
-/** Has the page kept for offline use, and once reloads it where the service worker's headers then permit threads. */
+/** Has the page kept for offline use, and reloads it once where the service worker's headers will then permit threads. */
 async function keepOffline() {
-  if (!navigator.serviceWorker) return;
   try {
-    await navigator.serviceWorker.register("service-worker.js");
-    await navigator.serviceWorker.ready;
-    const alone = window.parent === window; // a page in a frame is as isolated as the page around it
-    if (alone && !window.crossOriginIsolated && !sessionStorage.getItem("reloaded")) {
-      sessionStorage.setItem("reloaded", "yes");
-      window.location.reload();
-      await new Promise(() => undefined);
-    }
+    const registered = navigator.serviceWorker.register("service-worker.js");
+    const framed = window.parent !== window; // as isolated as the page around it, whatever its own headers say
+    if (window.crossOriginIsolated || framed || sessionStorage.getItem("reloaded")) return;
+    await registered;
+    const waited = new Promise((resolve) => { setTimeout(resolve, SECONDS_TO_INSTALL * 1000); });
+    if (!(await Promise.race([navigator.serviceWorker.ready, waited]))) return;
+    sessionStorage.setItem("reloaded", "yes");
+    window.location.reload();
+    await new Promise(() => undefined);
   } catch {
-    // Private windows may refuse one: then the page works with a network, and in one thread.
+    // Private windows may refuse a service worker: then the page works with a network alone, and in one thread.
   }
 }
 
