@@ -99,7 +99,9 @@ function agreementView(facts, { disagreement, byMember }) {
   if (disagreement === null) return section("agreement", "Agreement", element("p", { text: words.single }));
   const [, text] = words.disagreement.find(([limit]) => limit === null || disagreement < limit);
   const measured = `Disagreement ${disagreement.toFixed(2)}, where 0 is none and 1 the most there can be.`;
-  const views = members.map(({ name, labels }, m) => element("section", { "aria-label": name }, element("h3", { text: name }), bars(labels, byMember[m])));
+  const views = members.map(({ name, labels }, m) => (
+    element("section", { "aria-label": name }, element("h3", { text: name }), bars(labels, byMember[m]))
+  ));
   return section("agreement", "Agreement",
     element("p", { text: `${text} ` }, element("span", { class: "small", text: measured })),
     element("details", {}, element("summary", { text: "Each member's own view" }), element("div", { class: "members" }, ...views)),
@@ -110,7 +112,8 @@ function agreementView(facts, { disagreement, byMember }) {
 
 /** A canvas that shows a bitmap, described for those who do not see it. */
 function canvasOf(bitmap, label) {
-  const canvas = element("canvas", { width: bitmap.width, height: bitmap.height, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
+  const described = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  const canvas = element("canvas", { width: bitmap.width, height: bitmap.height, ...described });
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   return canvas;
 }
@@ -141,31 +144,34 @@ function mapsView(facts, { picture, maps }, explain) {
       element("figure", { id: "overlay" }, stack, element("figcaption", { text: method }, empty)),
     ),
     element("div", { class: "controls" },
-      element("label", { for: "opacity", text: "Opacity of the map" }),
-      element("input", { id: "opacity", type: "range", min: 0, max: 100, value: 50, oninput: ({ target }) => view.style.setProperty("--heat", target.value / 100) }),
-      element("label", { for: "target", text: "Explain" }),
-      select("target", targets.map(({ name }) => name), targets.findIndex(({ code }) => code === maps.code), explain),
-      ...(layers.length > 1 ? [
-        element("label", { for: "member", text: "Map of" }),
-        select("member", maps.layers.map(({ title }) => title || "all members, averaged"), 0, show),
-      ] : []),
+      element("label", { text: "Opacity of the map " }, element("input", {
+        id: "opacity", type: "range", min: 0, max: 100, value: 50,
+        oninput: ({ target }) => view.style.setProperty("--heat", target.value / 100),
+      })),
+      select("target", "Explain", targets.map(({ name }) => name), targets.findIndex(({ code }) => code === maps.code), explain),
+      layers.length > 1 ? select("member", "Map of", maps.layers.map(({ title }) => title || "all members, averaged"), 0, show) : null,
     ),
-    element("div", { class: "legend" }, element("span", { text: "little" }), element("span", { class: "ramp", "aria-hidden": "true" }), element("span", { text: "most" })),
+    element("div", { class: "legend" },
+      element("span", { text: "little" }), element("span", { class: "ramp", "aria-hidden": "true" }), element("span", { text: "most" }),
+    ),
     element("p", { class: "small", text: words.heat }),
   );
   return view;
 }
 
-function select(id, names, chosen, choose) {
+function select(id, title, names, chosen, choose) {
   const options = names.map((name, i) => element("option", { value: i, text: name, selected: i === chosen }));
-  return element("select", { id, onchange: ({ target }) => choose(Number(target.value)) }, ...options);
+  const choice = element("select", { id, onchange: ({ target }) => choose(Number(target.value)) }, ...options);
+  return element("label", { text: `${title} ` }, choice);
 }
 
 // ------------------------------------------------------------------------------------------------ a batch
 
 /** One row of the table: a file and its answer, or the line that says why there is none. */
 export function rowView(facts, { name, answer, error }, open) {
-  if (error) return element("tr", {}, element("th", { scope: "row", text: name }), element("td", { colspan: 5, class: "wrong", text: error }));
+  if (error) {
+    return element("tr", {}, element("th", { scope: "row", text: name }), element("td", { colspan: 5, class: "wrong", text: error }));
+  }
   const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
   const reached = facts.operating_points.filter(({ threshold }) => answer.malignancy !== null && answer.malignancy >= threshold);
   return element("tr", {},
@@ -181,14 +187,15 @@ export function rowView(facts, { name, answer, error }, open) {
 /** The rows as CSV, in the columns of the Gradio page's table; text that a spreadsheet would run has a quote before it. */
 export function csvOf(facts, items) {
   const cell = (value) => {
-    const text = value === null || value === undefined ? "" : typeof value === "boolean" ? (value ? "True" : "False") : String(value);
+    const text = value === true ? "True" : value === false ? "False" : String(value ?? "");
     const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const rows = items.map(({ name, answer, error }) => {
     if (error) return { file: name, error };
     const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
-    const suspicious = facts.operating_points.map((point) => [`suspicious_${point.name}`, answer.malignancy === null ? null : answer.malignancy >= point.threshold]);
+    const points = answer.malignancy === null ? [] : facts.operating_points;
+    const suspicious = points.map((point) => [`suspicious_${point.name}`, answer.malignancy >= point.threshold]);
     return {
       file: name, error: null, model: facts.name, version: facts.version, label: facts.labels[best].code,
       probability: answer.probabilities[best], malignancy: answer.malignancy, ...Object.fromEntries(suspicious),

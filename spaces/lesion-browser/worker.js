@@ -15,7 +15,7 @@ const here = (file) => new URL(file, import.meta.url).href;
 let facts = null;
 let palette = null;
 let runtime = null;
-let sessions = [];
+const sessions = [];
 let last = null; // the picture that is shown, so that another label's map needs no second pass
 
 // ------------------------------------------------------------------------------------------------ loading
@@ -32,7 +32,9 @@ async function load() {
   runtime.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   runtime.env.logLevel = "error";
   for (const content of contents.slice(1)) {
-    sessions.push(await runtime.InferenceSession.create(content, { executionProviders: ["wasm"] }));
+    const session = await runtime.InferenceSession.create(content, { executionProviders: ["wasm"] });
+    await session.run({ image: new runtime.Tensor("uint8", new Uint8Array(8 * 8 * 3), [8, 8, 3]) }); // so that the first answer waits for nothing
+    sessions.push(session);
   }
   return { threads: runtime.env.wasm.numThreads, seconds: (performance.now() - started) / 1000 };
 }
@@ -131,7 +133,7 @@ async function analyse({ file, explain = true }) {
 }
 
 /** Draws the maps of a target (by its place in facts.targets; the most probable label without one): all members', then each one's. */
-function drawMaps({ target = last.label, raw = false }) {
+function drawMaps({ target = last.label }) {
   const { size, outputs } = last;
   if (outputs.some(({ maps }) => !maps)) return null;
   const { name, code, labels } = facts.targets[target];
@@ -141,7 +143,7 @@ function drawMaps({ target = last.label, raw = false }) {
     const cells = cellsOf(member, outputs[m].logits, outputs[m].maps, labels);
     return onPicture(cells, placement(member.framing, size), thin);
   });
-  const layer = (title, heat) => ({ title, empty: !heat.some((value) => value > 0), bitmap: heatLayer(heat, thin, palette), ...(raw && { heat }) });
+  const layer = (title, heat) => ({ title, empty: !heat.some((value) => value > 0), bitmap: heatLayer(heat, thin, palette) });
   const layers = [layer("", averaged(facts, own))];
   if (own.length > 1) layers.push(...own.map((heat, m) => layer(facts.members[m].name, heat)));
   return { name, code, layers, size: thin };
@@ -155,10 +157,10 @@ let turn = Promise.resolve(); // one at a time, in the order in which they came
 async function answer({ id, kind, ...request }) {
   try {
     const found = await TASKS[kind](request);
-    const bitmaps = [found?.picture, ...(found?.maps ?? found)?.layers?.map(({ bitmap }) => bitmap) ?? []].filter(Boolean);
-    self.postMessage({ id, answer: found }, bitmaps);
+    const layers = (found?.maps ?? found)?.layers ?? [];
+    self.postMessage({ id, answer: found }, layers.map(({ bitmap }) => bitmap)); // handed over, not copied
   } catch (error) {
-    self.postMessage({ id, error: error.message, mendable: error instanceof PictureError });
+    self.postMessage({ id, error: error instanceof PictureError ? error.message : `Something went wrong (${error.message}).` });
   }
 }
 
