@@ -259,7 +259,7 @@ def test_the_slider_and_the_keyboard(opened):
     opened.page.locator("h1").click()
     tab_to("[data-example]")
     press("Enter")
-    opened.see_answer()
+    opened.page.locator("#status", has_text="drawn_as_actinic_keratosis.jpg: the estimate is ready").wait_for()
     stack = opened.page.locator("#overlay .stack")
     before = stack.screenshot()
     tab_to("#opacity")

@@ -23,6 +23,17 @@ def test_a_wrong_limit_is_one_line():
     assert done.stderr.startswith("error: serve: max_files")
 
 
+def test_what_the_static_page_does_not_take_is_one_line():
+    for options, line in (
+        (("--static", "--max-mb", "3"), "error: --static serves files"),
+        (("--static", "--model", "a", "--model", "b"), "error: 2 models: a static page answers with one"),
+        (("--runtime", "x"), "error: --runtime is for the page that computes in the browser; add --static"),
+    ):
+        done = run("serve", *options, ok=False)
+        assert done.stderr.startswith(line)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_without_gradio_one_line_names_the_fix():
     code = (
         "import sys; sys.modules['gradio'] = None\n"
