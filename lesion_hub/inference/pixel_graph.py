@@ -5,11 +5,12 @@ Three graphs are joined: `preprocess_graph` makes the network's input of the pix
 what ``predict(explain="gradcam")`` does, in a browser, on a phone, in C++ or Rust:
 
     image    (H, W, 3) uint8    upright RGB
+    resized  (h, w, 3) uint8    the same resized, which other members that frame alike may be given in its place
     logits   (1, C) float32     calibrated
     maps     (C, h, w) float32  Grad-CAM of each label's logit before its negative part is dropped
     pooled   (3, F) float32     mean, maximum and standard deviation over the places of the map that Grad-CAM looks at
 
-A network of which no layer-wise map can be had has ``logits`` alone.
+A network of which no layer-wise map can be had has neither ``maps`` nor ``pooled``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lesion_hub.hub.graph import require_onnx
 from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, require_onnxruntime
 from lesion_hub.inference.map_graph import map_graph, traced
 from lesion_hub.inference.members import Member
-from lesion_hub.inference.preprocess_graph import IMAGE, preprocessing
+from lesion_hub.inference.preprocess_graph import IMAGE, RESIZED, preprocessing
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.network_cut import cut
 
@@ -68,9 +69,9 @@ def checked_pixel_graph(member: Member, *, rounded: bool = False) -> tuple[bytes
         explanation = None
     names = [LOGITS] if explanation is None else [LOGITS, FEATURES]
     network = traced(classifier, _Network(classifier, with_features=explanation is not None), images, INPUT, names)
-    model = _joined(onnx, preprocessing(member.framing, member.normalisation), network, INPUT, INPUT)
+    model = _joined(onnx, preprocessing(member.framing, member.normalisation), network, INPUT, INPUT, keep=(RESIZED,))
     if explanation is not None:
-        model = _joined(onnx, model, explanation, FEATURES, FEATURES, keep=(LOGITS,))
+        model = _joined(onnx, model, explanation, FEATURES, FEATURES, keep=(LOGITS, RESIZED))
     _store_in_half(onnx, model, rounded=rounded)
     _describe(onnx, model, member)
     data = bytes(model.SerializeToString(deterministic=True))

@@ -14,8 +14,11 @@ from lesion_hub.hub.graph import OPSET, require_onnx
 from lesion_hub.hub.onnx_file import INPUT
 from lesion_hub.inference.preprocess import Framing, Normalisation
 
-IMAGE = "image"
-"""What a graph from pixels takes: (H, W, 3) uint8, upright RGB."""
+IMAGE, RESIZED = "image", "resized"
+"""What a graph from pixels takes, (H, W, 3) uint8, upright RGB; and the same resized, (h, w, 3) uint8, not yet cropped.
+
+Members that frame alike give the same again when they are given what the first one resized, and much sooner.
+"""
 
 _IR_VERSION = 8  # that of the opset's time, which old runtimes read
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
@@ -27,7 +30,7 @@ def preprocessing(framing: Framing, normalisation: Normalisation) -> Any:
     nodes = _Nodes(onnx)
     size = nodes.add("Slice", nodes.add("Shape", IMAGE), nodes.whole(0), nodes.whole(2))  # (height, width)
     resized = _resized(nodes, framing, size)
-    pixels = nodes.add(
+    whole = nodes.add(
         "Resize",
         nodes.add("Unsqueeze", IMAGE, nodes.whole(0)),
         "",
@@ -39,7 +42,8 @@ def preprocessing(framing: Framing, normalisation: Normalisation) -> Any:
         exclude_outside=1,
         coordinate_transformation_mode="half_pixel",
     )
-    framed = _framed(nodes, framing, pixels, resized)
+    nodes.add("Squeeze", whole, nodes.whole(0), output=RESIZED)
+    framed = _framed(nodes, framing, whole, resized)
     # Where there is padding it is zero, which stands for the fill colour: that is taken off before and counted in here.
     std, mean = np.asarray(normalisation.std, np.float64), np.asarray(normalisation.mean, np.float64)
     scale, shift = 1 / (255 * std), (mean - np.asarray(framing.fill) / 255) / std
@@ -48,7 +52,8 @@ def preprocessing(framing: Framing, normalisation: Normalisation) -> Any:
 
     image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["height", "width", 3])
     prepared = onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [1, 3, *framing.size])
-    graph = onnx.helper.make_graph(nodes.made, "preprocessing", [image], [prepared], nodes.constants)
+    smaller = onnx.helper.make_tensor_value_info(RESIZED, onnx.TensorProto.UINT8, ["resized_height", "resized_width", 3])
+    graph = onnx.helper.make_graph(nodes.made, "preprocessing", [image], [prepared, smaller], nodes.constants)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
 
 

@@ -1,4 +1,4 @@
-// From the graphs' outputs to an answer: what lesion_hub.inference does with the same numbers, and nothing that needs a browser.
+// From the graphs' outputs to an answer: what lesion_hub.inference does with the same numbers. Needs nothing of a browser.
 // A "facts" is the page's model.json, and a "map" between label spaces is {indices, count}: where each label goes, -1 nowhere.
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
@@ -34,7 +34,7 @@ export function combined(facts, byMember) {
   return temperature === 1 ? probabilities : softmax(probabilities.map((value) => logarithm(value) / temperature));
 }
 
-/** Measures how far apart the members are, from 0 to 1: the Jensen-Shannon divergence as a share of the largest there could be. */
+/** Measures how far apart the members are, from 0 to 1: their Jensen-Shannon divergence as a share of the largest possible. */
 export function disagreement(facts, byMember) {
   const { members } = facts;
   if (members.length === 1) return null;
@@ -146,7 +146,12 @@ export function onPicture({ rows, columns, cells }, { resized, corner, input }, 
 
 /** Averages the members' maps under their weights, and scales to a maximum of 1 again. */
 export function averaged(facts, maps) {
-  return scaled(maps[0].map((_, i) => sum(maps.map((map, m) => facts.members[m].weight * map[i]))));
+  const total = new Float32Array(maps[0].length);
+  maps.forEach((map, m) => {
+    const { weight } = facts.members[m];
+    map.forEach((value, i) => { total[i] += weight * value; });
+  });
+  return scaled(total);
 }
 
 function scaled(heat) {

@@ -102,6 +102,14 @@ async function analyse(file) {
   }
 }
 
+function forget() {
+  chosen += 1; // an answer that is on its way is no longer wanted
+  show(null);
+  complain("");
+  say("");
+  find("answer").replaceChildren();
+}
+
 function showAnswer(file, answer) {
   const explain = async (target) => {
     const maps = await model.ask("explain", { target });
@@ -122,8 +130,9 @@ async function analyseAll(files) {
   find("csv").hidden = true;
   find("rows").replaceChildren();
   const progress = () => {
-    find("batch-text").textContent = `${batch.items.length} of ${files.length} analysed${batch.cancelled ? ", then cancelled" : ""}`;
-    find("batch-done").value = batch.items.length / files.length;
+    const done = batch.items.length;
+    find("batch-text").textContent = `${done} of ${files.length} analysed${batch.cancelled ? ", then cancelled" : ""}`;
+    find("batch-done").value = done / files.length;
   };
   progress();
   for (const file of files) {
@@ -185,7 +194,7 @@ function shoot() {
 
 function listen() {
   find("files").addEventListener("change", ({ target }) => { take([...target.files]); target.value = ""; });
-  find("remove").addEventListener("click", () => { chosen += 1; show(null); complain(""); say(""); find("answer").replaceChildren(); });
+  find("remove").addEventListener("click", forget);
   find("cancel").addEventListener("click", () => { if (table) table.cancelled = true; });
   find("open-camera").addEventListener("click", openCamera);
   find("close-camera").addEventListener("click", closeCamera);
@@ -206,7 +215,8 @@ function listen() {
 
 function showProgress({ done, total }) {
   find("loaded").value = done / total;
-  find("loading-text").textContent = `Loading the model: ${megabytes(done)} of ${megabytes(total)} MB, kept in this browser for the next time`;
+  const part = `${megabytes(done)} of ${megabytes(total)} MB`;
+  find("loading-text").textContent = `Loading the model: ${part}, kept in this browser for the next time`;
 }
 
 async function start() {

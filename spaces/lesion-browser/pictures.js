@@ -76,10 +76,11 @@ export function pixelsOf(canvas) {
 /** A copy for the screen, its longer side at most `side`. */
 export function shrunk(canvas, side) {
   const scale = Math.min(1, side / Math.max(canvas.width, canvas.height));
-  const small = new OffscreenCanvas(Math.max(1, Math.round(canvas.width * scale)), Math.max(1, Math.round(canvas.height * scale)));
+  const [width, height] = [canvas.width, canvas.height].map((length) => Math.max(1, Math.round(length * scale)));
+  const small = new OffscreenCanvas(width, height);
   const context = small.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(canvas, 0, 0, small.width, small.height);
+  context.drawImage(canvas, 0, 0, width, height);
   return small.transferToImageBitmap();
 }
 
@@ -89,7 +90,8 @@ export function heatLayer(heat, [height, width], palette) {
   const layer = new ImageData(width, height);
   heat.forEach((value, i) => {
     const colour = 3 * Math.floor(value * 255);
-    layer.data.set([palette[colour], palette[colour + 1], palette[colour + 2], Math.round(Math.sqrt(value) * 255)], 4 * i);
+    for (let channel = 0; channel < 3; channel += 1) layer.data[4 * i + channel] = palette[colour + channel];
+    layer.data[4 * i + 3] = Math.round(Math.sqrt(value) * 255);
   });
   canvas.getContext("2d").putImageData(layer, 0, 0);
   return canvas.transferToImageBitmap();
@@ -104,7 +106,9 @@ export function flagsOf(rgb, [height, width], limits) {
   const light = new Float64Array(small.height * small.width);
   let skin = 0;
   for (let i = 0; i < light.length; i += 1) {
-    const [red, green, blue] = small.rgb.subarray(3 * i, 3 * i + 3);
+    const red = small.rgb[3 * i];
+    const green = small.rgb[3 * i + 1];
+    const blue = small.rgb[3 * i + 2];
     light[i] = 0.299 * red + 0.587 * green + 0.114 * blue;
     const spread = red - Math.min(green, blue);
     const leads = red >= green && red >= 0.9 * blue && red > 20;
@@ -133,14 +137,14 @@ function reduced(rgb, height, width, factor) {
     const bottom = Math.min((row + 1) * factor, height);
     for (let column = 0; column < columns; column += 1) {
       const right = Math.min((column + 1) * factor, width);
-      const total = [0, 0, 0];
-      for (let y = row * factor; y < bottom; y += 1) {
-        for (let x = column * factor; x < right; x += 1) {
-          for (let channel = 0; channel < 3; channel += 1) total[channel] += rgb[3 * (y * width + x) + channel];
-        }
-      }
       const count = (bottom - row * factor) * (right - column * factor);
-      total.forEach((value, channel) => { small[3 * (row * columns + column) + channel] = Math.floor(value / count + 0.5); });
+      for (let channel = 0; channel < 3; channel += 1) {
+        let total = 0;
+        for (let y = row * factor; y < bottom; y += 1) {
+          for (let x = column * factor; x < right; x += 1) total += rgb[3 * (y * width + x) + channel];
+        }
+        small[3 * (row * columns + column) + channel] = Math.floor(total / count + 0.5);
+      }
     }
   }
   return { rgb: small, height: rows, width: columns };

@@ -53,7 +53,8 @@ function bars(labels, probabilities) {
 function warningsView(facts, { flags }) {
   if (!flags.length) return null;
   const found = flags.map((flag) => element("li", { "data-flag": flag, text: facts.quality.flags[flag] }));
-  return element("div", { class: "notice", role: "alert" }, element("strong", { text: "Check this picture" }), element("ul", {}, ...found));
+  const title = element("strong", { text: "Check this picture" });
+  return element("div", { class: "notice", role: "alert" }, title, element("ul", {}, ...found));
 }
 
 function verdictView({ verdict }) {
@@ -87,9 +88,11 @@ function malignancyView(facts, { malignancy }) {
     const text = `: ${reached ? point.reached : point.below}`;
     return element("li", { class: reached ? "reached" : "below" }, element("strong", { text: point.title }), text);
   });
+  const filled = element("span", { style: { width: `${100 * malignancy}%` } });
+  const score = element("strong", { class: "score", text: percent(malignancy) });
   return section("malignancy", "Malignancy score",
-    element("p", {}, element("strong", { class: "score", text: percent(malignancy) }), " estimated probability of a malignant label"),
-    element("div", { class: "bar scale", "aria-hidden": "true" }, element("span", { style: { width: `${100 * malignancy}%` } }), ...marks),
+    element("p", {}, score, " estimated probability of a malignant label"),
+    element("div", { class: "bar scale", "aria-hidden": "true" }, filled, ...marks),
     points.length ? element("ul", { class: "points" }, ...said) : element("p", { class: "small", text: words.no_points }),
   );
 }
@@ -104,7 +107,10 @@ function agreementView(facts, { disagreement, byMember }) {
   ));
   return section("agreement", "Agreement",
     element("p", { text: `${text} ` }, element("span", { class: "small", text: measured })),
-    element("details", {}, element("summary", { text: "Each member's own view" }), element("div", { class: "members" }, ...views)),
+    element("details", {},
+      element("summary", { text: "Each member's own view" }),
+      element("div", { class: "members" }, ...views),
+    ),
   );
 }
 
@@ -137,6 +143,8 @@ function mapsView(facts, { picture, maps }, explain) {
   show(0);
   const original = canvasOf(picture, "The picture as it was analysed");
   const stack = element("div", { class: "stack" }, canvasOf(picture), ...layers);
+  const about = targets.findIndex(({ code }) => code === maps.code);
+  const titles = maps.layers.map(({ title }) => title || "all members, averaged");
   view.style.setProperty("--heat", 0.5);
   view.append(
     element("div", { class: "pair" },
@@ -148,11 +156,13 @@ function mapsView(facts, { picture, maps }, explain) {
         id: "opacity", type: "range", min: 0, max: 100, value: 50,
         oninput: ({ target }) => view.style.setProperty("--heat", target.value / 100),
       })),
-      select("target", "Explain", targets.map(({ name }) => name), targets.findIndex(({ code }) => code === maps.code), explain),
-      layers.length > 1 ? select("member", "Map of", maps.layers.map(({ title }) => title || "all members, averaged"), 0, show) : null,
+      select("target", "Explain", targets.map(({ name }) => name), about, explain),
+      layers.length > 1 ? select("member", "Map of", titles, 0, show) : null,
     ),
     element("div", { class: "legend" },
-      element("span", { text: "little" }), element("span", { class: "ramp", "aria-hidden": "true" }), element("span", { text: "most" }),
+      element("span", { text: "little" }),
+      element("span", { class: "ramp", "aria-hidden": "true" }),
+      element("span", { text: "most" }),
     ),
     element("p", { class: "small", text: words.heat }),
   );
@@ -170,10 +180,12 @@ function select(id, title, names, chosen, choose) {
 /** One row of the table: a file and its answer, or the line that says why there is none. */
 export function rowView(facts, { name, answer, error }, open) {
   if (error) {
-    return element("tr", {}, element("th", { scope: "row", text: name }), element("td", { colspan: 5, class: "wrong", text: error }));
+    const wrong = element("td", { colspan: 5, class: "wrong", text: error });
+    return element("tr", {}, element("th", { scope: "row", text: name }), wrong);
   }
   const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
-  const reached = facts.operating_points.filter(({ threshold }) => answer.malignancy !== null && answer.malignancy >= threshold);
+  const points = answer.malignancy === null ? [] : facts.operating_points;
+  const reached = points.filter(({ threshold }) => answer.malignancy >= threshold);
   return element("tr", {},
     element("th", { scope: "row" }, element("button", { type: "button", class: "link", text: name, onclick: open })),
     element("td", { text: `${facts.labels[best].name} ` }, element("code", { text: facts.labels[best].code })),
@@ -204,5 +216,6 @@ export function csvOf(facts, items) {
     };
   });
   const columns = [...new Set(rows.flatMap(Object.keys))];
-  return [columns, ...rows.map((row) => columns.map((column) => row[column]))].map((line) => line.map(cell).join(",")).join("\n") + "\n";
+  const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
+  return `${lines.map((line) => line.map(cell).join(",")).join("\n")}\n`;
 }

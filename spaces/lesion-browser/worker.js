@@ -33,7 +33,8 @@ async function load() {
   runtime.env.logLevel = "error";
   for (const content of contents.slice(1)) {
     const session = await runtime.InferenceSession.create(content, { executionProviders: ["wasm"] });
-    await session.run({ image: new runtime.Tensor("uint8", new Uint8Array(8 * 8 * 3), [8, 8, 3]) }); // so that the first answer waits for nothing
+    // Once on next to nothing, so that the first answer waits for nothing.
+    await session.run({ image: new runtime.Tensor("uint8", new Uint8Array(8 * 8 * 3), [8, 8, 3]) });
     sessions.push(session);
   }
   return { threads: runtime.env.wasm.numThreads, seconds: (performance.now() - started) / 1000 };
@@ -77,7 +78,7 @@ async function fetchOne(file, store, progress) {
     at += part.length;
     progress(part.length);
   }
-  if (at !== file.bytes || (await sha256(content)) !== file.sha256) throw new Error(`${file.file}: is not the file of this page`);
+  if (at !== file.bytes || (await sha256(content)) !== file.sha256) throw new Error(`${file.file}: is not this page's`);
   // Kept if there is room; the page works without.
   await store?.put(keyOf(file), new Response(content)).catch(() => undefined);
   return content.buffer;
@@ -106,10 +107,14 @@ async function analyse({ file, explain = true }) {
   const size = [canvas.height, canvas.width];
   const rgb = pixelsOf(canvas);
   const outputs = [];
-  for (const session of sessions) {
-    const image = new runtime.Tensor("uint8", rgb, [...size, 3]);
-    const { logits, maps, pooled } = await session.run({ image });
+  const resizedBy = new Map(); // members that frame alike share what the first of them has resized
+  for (const [m, session] of sessions.entries()) {
+    const { framing } = facts.members[m];
+    const alike = JSON.stringify(framing);
+    const image = resizedBy.get(alike) ?? new runtime.Tensor("uint8", rgb, [...size, 3]);
+    const { logits, maps, pooled, resized } = await session.run({ image });
     outputs.push({ logits: Array.from(logits.data), maps, pooled: pooled?.data });
+    if (!resizedBy.has(alike) && keepsItsSize(framing, resized.dims)) resizedBy.set(alike, resized);
   }
   const byMember = outputs.map(({ logits }) => softmax(logits));
   const probabilities = combined(facts, byMember);
@@ -132,7 +137,13 @@ async function analyse({ file, explain = true }) {
   return { ...answer, milliseconds: performance.now() - started };
 }
 
-/** Draws the maps of a target (by its place in facts.targets; the most probable label without one): all members', then each one's. */
+/** Whether a picture that was resized for a framing would be left as it is by the same framing. */
+function keepsItsSize(framing, [height, width]) {
+  const { resized } = placement(framing, [height, width]);
+  return resized[0] === height && resized[1] === width;
+}
+
+/** Draws the maps of a target, by its place in facts.targets, else of the most probable label: all members', then each one's. */
 function drawMaps({ target = last.label }) {
   const { size, outputs } = last;
   if (outputs.some(({ maps }) => !maps)) return null;

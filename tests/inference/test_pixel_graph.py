@@ -55,11 +55,13 @@ def test_the_networks_input_is_timms_to_a_level(framing):
     for height, width in SIZES:
         image = picture(height, width)
         ours = normalisation([framing.crop(image)], torch.device("cpu"), torch.float32).numpy()
-        theirs = session.run(None, {"image": np.asarray(image)})[0]
+        theirs, resized = session.run(["pixel_values", "resized"], {"image": np.asarray(image)})
         levels = np.abs(ours - theirs) * 255 * 0.225
         assert ours.shape == theirs.shape
         assert levels.max() < 1.1
         assert levels.mean() < 0.02, (height, width)
+        if framing.place(resized.shape[:2]).resized == resized.shape[:2]:
+            assert np.array_equal(session.run(["pixel_values"], {"image": resized})[0], theirs)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_a_network_without_maps_still_answers(monkeypatch, caplog):
 
     monkeypatch.setattr(pixel_graph, "map_graph", refuse)
     found = answers(pixel_graph.pixel_graph(Member("one", classifier())), picture())
-    assert list(found) == ["logits"]
+    assert sorted(found) == ["logits", "resized"]
     assert "one: its graph gives no heat maps: no map" in caplog.text
 
 
