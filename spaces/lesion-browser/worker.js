@@ -29,7 +29,7 @@ async function load() {
   runtime = await import(here(facts.runtime.module));
   runtime.env.wasm.wasmBinary = contents[0];
   runtime.env.wasm.wasmPaths = { mjs: here(facts.runtime.glue) };
-  runtime.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  runtime.env.wasm.numThreads = threads();
   runtime.env.logLevel = "error";
   for (const content of contents.slice(1)) {
     const session = await runtime.InferenceSession.create(content, { executionProviders: ["wasm"] });
@@ -38,6 +38,15 @@ async function load() {
     sessions.push(session);
   }
   return { threads: runtime.env.wasm.numThreads, seconds: (performance.now() - started) / 1000 };
+}
+
+/**
+ * Half of the cores, four at most: at every layer the threads wait for the slowest, so one that must share its core with the
+ * page, or with anything else that runs there, makes all of them slower than a single one would be.
+ */
+function threads() {
+  if (!self.crossOriginIsolated) return 1;
+  return Math.max(1, Math.min(4, Math.floor((navigator.hardwareConcurrency || 1) / 2)));
 }
 
 /** Fetches large files, those kept from an earlier visit from the browser's cache, and says how far it is. */
@@ -143,7 +152,7 @@ function keepsItsSize(framing, [height, width]) {
   return resized[0] === height && resized[1] === width;
 }
 
-/** Draws the maps of a target, by its place in facts.targets, else of the most probable label: all members', then each one's. */
+/** Draws the maps of a target, by its place in facts.targets, else of the most probable label: of all members, then each. */
 function drawMaps({ target = last.label }) {
   const { size, outputs } = last;
   if (outputs.some(({ maps }) => !maps)) return null;

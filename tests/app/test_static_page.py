@@ -275,7 +275,7 @@ def test_the_network_is_used_by_the_first_visit_alone_and_never_for_a_picture(ch
         seen.load()
         seen.analyse(good)
         seen.see_answer()
-        assert seen.page.locator("html").get_attribute("data-threads") == str(min(4, os.cpu_count() or 1))
+        assert seen.page.locator("html").get_attribute("data-threads") == str(max(1, min(4, (os.cpu_count() or 1) // 2)))
 
 
 class _Listener(BaseHTTPRequestHandler):

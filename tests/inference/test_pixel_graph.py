@@ -66,7 +66,6 @@ def test_the_networks_input_is_timms_to_a_level(framing):
 
 @pytest.mark.parametrize(
     "backbone",
-    "backbone",
     ["test_resnet", "lesion_cnn_shallow", "test_convnext", pytest.param("test_vit", marks=pytest.mark.slow)],
 )
 def test_probabilities_and_maps_are_those_of_predict(backbone):
