@@ -30,10 +30,10 @@ from lesion_hub.config import OperatingPoint
 from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.inference import Predictor
-from lesion_hub.inference.members import Combination
+from lesion_hub.inference.members import Combination, Member
 from tests.app.test_browser import AXE, chromium  # noqa: F401 - a fixture
 from tests.data.bad_files import BROKEN, write_broken
-from tests.inference.networks import ensemble, picture
+from tests.inference.networks import classifier, ensemble, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 pytest.importorskip("onnx")
@@ -48,10 +48,10 @@ POINTS = {
 
 @pytest.fixture(scope="module")
 def model() -> Predictor:
-    """Two networks of different sizes and label spaces, tempered."""
-    pair = ensemble()
-    spaces = [member.space for member in pair.members]
-    return Predictor(pair.members, Combination.of(spaces, [0.4, 0.6], temperature=0.8), POINTS, name="pair")
+    """Three networks, tempered: of two sizes and label spaces, and a third that frames as the first does."""
+    members = [*ensemble().members, Member("c", classifier(seed=2))]
+    spaces = [member.space for member in members]
+    return Predictor(members, Combination.of(spaces, [0.3, 0.5, 0.2], temperature=0.8), POINTS, name="trio")
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ class Visit:
 
 
 @contextmanager
-def visiting(browser, url: str, *, width: int = 1280) -> Iterator[Visit]:
+def visiting(browser, url: str) -> Iterator[Visit]:
     """Open the page; in the end it has asked its own host alone, sent nothing, and the console is clean."""
-    context = browser.new_context(viewport={"width": width, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
     try:
         seen = Visit(context.new_page(), url)
         yield seen
@@ -304,7 +304,8 @@ def test_neither_the_page_nor_its_worker_can_send_anything_elsewhere(chromium, a
     }})"""
     context = chromium.new_context(service_workers="block")  # the page's own policy, without what the service worker adds
     try:
-        page = Visit(context.new_page(), address).page
+        page = context.new_page()
+        page.goto(address)
         assert [page.evaluate(from_page), page.evaluate(from_worker)] == ["refused", "refused"]
         assert _Listener.heard == []
         context.close()
@@ -332,27 +333,29 @@ def test_a_set_and_a_verdict_are_shown_where_the_model_has_them(chromium, folder
         assert "does not look like" in visit.page.locator("#verdict").inner_text()
 
 
-def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(chromium, address, good):  # noqa: F811
+def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(opened, good):
     if not AXE.is_file():
         pytest.skip(f"axe-core is missing: npm install --no-save axe-core, or set AXE_CORE ({AXE})")
-    with visiting(chromium, address, width=380) as seen:
-        seen.analyse(good, good)
-        seen.page.locator("#csv").wait_for()
-        seen.page.locator("#rows button").first.click()
-        seen.see_answer()
-        for summary in seen.page.locator("summary").all():
-            summary.click()
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 380
-        seen.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found, colours = {}, set()
-        for scheme in ("light", "dark"):
-            seen.page.emulate_media(color_scheme=scheme)
-            colours.add(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
-            for violation in seen.page.evaluate("axe.run()")["violations"]:
-                if violation["impact"] in ("serious", "critical"):
-                    found[f"{scheme}: {violation['id']}"] = [node["html"][:200] for node in violation["nodes"][:3]]
-        assert found == {}
-        assert len(colours) == 2, "dark is dark"
+    page = opened.page
+    page.set_viewport_size({"width": 380, "height": 900})
+    opened.analyse(good, good)
+    page.locator("#batch-text", has_text="2 of 2").wait_for()
+    page.locator("#csv").wait_for()
+    page.locator("#rows button").first.click()
+    opened.see_answer()
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found, colours = {}, set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        for violation in page.evaluate("axe.run()")["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                found[f"{scheme}: {violation['id']}"] = [node["html"][:200] for node in violation["nodes"][:3]]
+    assert found == {}
+    assert len(colours) == 2, "dark is dark"
 
 
 def test_a_runtime_that_is_not_the_pinned_one_is_refused(tmp_path):
