@@ -26,7 +26,11 @@ def main() -> None:
         found = closure("lesion-hub", {extra})
         sizes = {name: megabytes(package) for name, package in found.items() if name != "lesion-hub"}
         torch = sum(size for name, size in sizes.items() if name.startswith(OF_TORCH) and name != "torchvision")
-        rows[extra or "(none)"] = {"packages": len(sizes), "torch_mb": round(torch), "rest_mb": round(sum(sizes.values()) - torch)}
+        rows[extra or "(none)"] = {
+            "packages": len(sizes),
+            "torch_mb": round(torch),
+            "rest_mb": round(sum(sizes.values()) - torch),
+        }
     if as_json:
         print(json.dumps(rows))
         return

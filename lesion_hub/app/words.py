@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lesion_hub.config import OperatingPoint
 from lesion_hub.data.quality import FLAGS
 from lesion_hub.hub.wording import DISCLAIMER
@@ -21,6 +23,8 @@ STOPPED = "The batch stopped here. The files to download and the rows below hold
 NOTHING_RUNS = "No batch of yours is being analysed now."
 WRONG_VALUES = 'The values of the call do not fit this endpoint; the page describes it under "Use via API".'
 PRIVACY = "Your image is held in memory while it is analysed, and is then gone. It is never written to a disk."
+
+PRIVACY_IN_BROWSER = "Your image stays on this device: this page computes in your browser, sends nothing, and keeps no picture."
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -43,6 +47,13 @@ HEAT_DOES_NOT_MEAN = (
     "Each map is scaled to its own maximum, so the colours of two maps cannot be compared."
 )
 NO_HEAT = "Nothing in this image raised the score for this label, so the map is empty."
+SINGLE = "A single model: there are no other members to compare it with."
+DISAGREEMENT = (
+    (0.1, "The members say nearly the same."),
+    (0.3, "The members differ somewhat: look at each one's own view."),
+    (math.inf, "The members contradict each other: take the combined estimate with great caution."),
+)
+"""What to say of a disagreement that is below each limit, the first that fits."""
 NO_METADATA = "This model looks at the image alone: age, sex and site are not used."
 METADATA = "Optional. The model was trained to take them into account."
 ABSTAINS = "The labels of this model say nothing about malignancy."
@@ -73,12 +84,19 @@ def share(value: float) -> str:
 
 def decision(point: OperatingPoint, malignancy: float) -> str:
     """Say on which side of an operating point the score lies, what that does not mean, and how the point was chosen."""
+    reached, below = decisions(point)
+    return reached if malignancy >= point.threshold else below
+
+
+def decisions(point: OperatingPoint) -> tuple[str, str]:
+    """Say what holds at or above an operating point, and below it."""
     threshold = share(point.threshold)
     what = "malignant lesions reach it" if point.metric == "sensitivity" else "other lesions stay below it"
     chosen = f"Chosen on {point.chosen_on} images so that {share(point.target)} of the {what}."
-    if malignancy >= point.threshold:
-        return f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen}"
-    return f"Below the threshold of {threshold}. That does not rule anything out. {chosen}"
+    return (
+        f"At or above the threshold of {threshold}: images like this are flagged as suspicious. {chosen}",
+        f"Below the threshold of {threshold}. That does not rule anything out. {chosen}",
+    )
 
 
 def label_set(found: LabelSet) -> str:
@@ -123,12 +141,8 @@ def point_title(point: OperatingPoint) -> str:
 def disagreement(value: float | None) -> str:
     """Say how far apart the members are; ``value`` is in [0, 1], None for a single model."""
     if value is None:
-        return "A single model: there are no other members to compare it with."
-    if value < 0.1:
-        return "The members say nearly the same."
-    if value < 0.3:
-        return "The members differ somewhat: look at each one's own view."
-    return "The members contradict each other: take the combined estimate with great caution."
+        return SINGLE
+    return next(text for limit, text in DISAGREEMENT if value < limit)
 
 
 def warning(flag: str) -> tuple[str, str]:

@@ -213,6 +213,13 @@ def export(
         bool, typer.Option("--record", help="Put the 8-bit file into the model folder, and write its card anew.")
     ] = False,
     quantize: Annotated[str | None, typer.Option("--quantize", help="Labelled data: also write an 8-bit file.")] = None,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="From an image's pixels, of any size, to logits and heat maps; a file per member (--out: folder).",
+        ),
+    ] = False,
     reading: ReadingOptions = ReadingOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
@@ -222,7 +229,7 @@ def export(
 
     Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
     """
-    from lesion_hub.inference.export import ExportReport, export_onnx
+    from lesion_hub.inference.export import ExportReport, export_onnx, export_pixel_graphs
 
     if format_ != "onnx":
         raise ConfigError(f"format {format_!r} is not known; use onnx")
@@ -239,7 +246,11 @@ def export(
         raise ConfigError("say where the file goes: --out FILE, or, in 8 bits, --record")
     reading.refuse_without(data or quantize, "--data")
     labelled, reports = data or quantize, list[ExportReport]()
-    if not reduced and out is not None:
+    if with_preprocessing and (out is None or labelled is not None):
+        raise ConfigError("--with-preprocessing writes float files: give --out, and neither --precision int8 nor --quantize")
+    if with_preprocessing and out is not None:
+        reports += export_pixel_graphs(_load(name, revision, registry), out)
+    elif not reduced and out is not None:
         reports.append(export_onnx(_load(name, revision, registry), out))
     if labelled is not None:
         from lesion_hub.evaluation import precision as reduced_precision
@@ -259,7 +270,8 @@ def export(
         print_json({"files": [report.to_dict() for report in reports]})
         return
     rows_shown = ((r.path, r.precision, f"{r.bytes / 1e6:.1f} MB", f"{r.difference:.1e}") for r in reports)
-    print_table(("file", "precision", "size", "largest difference of a logit"), rows_shown)
+    difference = f"largest difference of a {'probability' if with_preprocessing else 'logit'}"
+    print_table(("file", "precision", "size", difference), rows_shown)
     if labelled is not None:
         _print_gate(done)
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lesion_hub import DEFAULT_MODEL
 from lesion_hub.cli.options import EngineOption, JsonOption, OptionalDeviceOption, RegistryOption, RevisionOption
 from lesion_hub.cli.output import print_json, say
+from lesion_hub.errors import ConfigError
+from lesion_hub.progress import progress_bar
+
+if TYPE_CHECKING:
+    from lesion_hub.app.static_page import StaticPage
+
+_STATIC = "The page in the visitor's browser"
+RuntimeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime", help="Folder with ONNX Runtime Web's files; default: fetched once with npm.", rich_help_panel=_STATIC
+    ),
+]
 
 
 def serve(
@@ -37,13 +51,29 @@ def serve(
     ] = None,
     concurrency: Annotated[int | None, typer.Option("--concurrency", help="Model calls at once.  [default: 1]")] = None,
     queue_size: Annotated[int | None, typer.Option("--queue-size", help="Requests that may wait.  [default: 32]")] = None,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Serve the page that computes in the visitor's own browser.", rich_help_panel=_STATIC),
+    ] = False,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Serve the demo page on this machine. It keeps no image, and nothing leaves the machine.
 
-    Without `--device` it runs on CUDA where there is one.
+    Without `--device` it runs on CUDA where there is one. With `--static` it serves files only, and the browser computes.
 
     Example: `lesion-hub serve --model ham10000-trio --port 7860`
     """
+    if static:
+        limits = (device, max_mb, max_megapixels, max_files, max_batch_mb, memory_mb, concurrency, queue_size)
+        if any(value is not None for value in limits) or engine != "auto":
+            raise ConfigError(
+                "--static serves files, and the browser computes: of the other options it takes --model, "
+                "--revision, --registry, --host, --port and --runtime"
+            )
+        _serve_static(_only_one(model or [DEFAULT_MODEL]), revision, registry, host, port, runtime)
+        return
+    if runtime is not None:
+        raise ConfigError("--runtime is for the page that computes in the browser; add --static")
     from lesion_hub.app.options import AppOptions
     from lesion_hub.app.serving import launch, leave_a_core, stop_when_terminated
 
@@ -68,6 +98,38 @@ def serve(
     running.wait()
 
 
+def _serve_static(
+    model: str, revision: str | None, registry: str | None, host: str | None, port: int | None, runtime: Path | None
+) -> None:
+    """Write the page into a temporary folder and serve that until interrupted."""
+    import tempfile
+
+    from lesion_hub.app.serving import stop_when_terminated
+    from lesion_hub.app.static_page import write_static_page
+    from lesion_hub.app.static_server import address, file_server
+    from lesion_hub.inference import from_pretrained
+
+    stop_when_terminated()
+    predictor = from_pretrained(model, revision=revision, registry=registry, engine="torch")
+    with tempfile.TemporaryDirectory(prefix="lesion-hub-") as scratch:
+        folder = Path(scratch) / "page"
+        with progress_bar("writing graphs") as progress:
+            page = write_static_page(predictor, folder, runtime=runtime, progress=progress)
+        with file_server(folder, host=host, port=port) as server:
+            say(f"Serving {page.title} on {address(server)}; the browser computes ({_fetched(page)})")
+            server.serve_forever()
+
+
+def _fetched(page: StaticPage) -> str:
+    return f"it fetches {page.graph_bytes / 1e6:.1f} MB of networks and {page.runtime_bytes / 1e6:.1f} MB of runtime once"
+
+
+def _only_one(models: list[str]) -> str:
+    if len(models) != 1:
+        raise ConfigError(f"{len(models)} models: a static page answers with one; an ensemble is one too")
+    return models[0]
+
+
 def _scaled(millions: float | None) -> int | None:
     return None if millions is None else int(millions * 1_000_000)
 
@@ -86,6 +148,11 @@ def publish_space(
         Path | None, typer.Option("--folder", help="A Space of your own, made from a copy of the packaged one.")
     ] = None,
     registry: RegistryOption = None,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="A static Space: the visitor's own browser computes.", rich_help_panel=_STATIC),
+    ] = False,
+    runtime: RuntimeOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show it; write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -93,14 +160,26 @@ def publish_space(
 
     A model of the Hub is fetched by the Space in exactly that version; one of the local registry travels within the Space.
     A model without a version is pinned to its highest. Files that you added to the Space stay; the others are replaced.
+    With `--static` the page holds its one model itself, runs on no machine of the Hub, and costs nothing.
 
     Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.1.0`
     """
     from lesion_hub.hub.remote import quiet_downloads
     from lesion_hub.hub.space import publish_space as push
 
+    if static and (folder is not None or hardware is not None):
+        raise ConfigError("--static is the packaged page on no hardware; leave out --folder and --hardware")
+    if runtime is not None and not static:
+        raise ConfigError("--runtime is for the page that computes in the browser; add --static")
     with quiet_downloads(json_):
-        done = push(name, model, folder=folder, private=private, hardware=hardware, registry=registry, dry_run=dry_run)
+        if static:
+            from lesion_hub.app.static_page import publish_static_page
+
+            options: dict[str, Any] = {"runtime": runtime, "private": private, "registry": registry, "dry_run": dry_run}
+            with progress_bar("writing graphs") as progress:
+                done = publish_static_page(name, _only_one(model), progress=progress, **options)
+        else:
+            done = push(name, model, folder=folder, private=private, hardware=hardware, registry=registry, dry_run=dry_run)
     if json_:
         print_json(asdict(done))
         return

@@ -29,7 +29,7 @@ DARK_BELOW = 45.0
 BRIGHT_ABOVE = 235.0
 LOW_CONTRAST_BELOW = 4.0
 SKIN_BELOW = 0.06
-_THUMBNAIL = 128
+THUMBNAIL = 128
 _GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -81,7 +81,7 @@ def judge_quality(image: Image.Image) -> ImageQuality:
     ('tiny', 'dark', 'low_contrast', 'not_skin_like')
     """
     short = min(image.size)
-    small = np.asarray(image.reduce(max(1, short // _THUMBNAIL)), dtype=np.float32)
+    small = np.asarray(image.reduce(max(1, short // THUMBNAIL)), dtype=np.float32)
     light = luminance(small)
     return ImageQuality(
         short_side=short,

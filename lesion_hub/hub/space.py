@@ -1,4 +1,7 @@
-"""Publishing a Space: the folder ``spaces/lesion-ensemble``, and the models that it answers with, each at a fixed version."""
+"""Publishing a Space: the folder ``spaces/lesion-ensemble``, and the models that it answers with, each at a fixed version.
+
+A static one is the folder that ``app.static_page`` writes, pushed in the same way.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,20 @@ BUNDLE = "registry"
 """Folder of a Space that holds the models of a local registry, in the registry's own layout."""
 
 _REQUIRED = (APP_NAME, CARD_NAME, MODELS_NAME, REQUIREMENTS_NAME)
+
+
+@dataclass(frozen=True)
+class SpaceKind:
+    """How a Space is run, and its files: the page, the one that shows that it is ours, and the folders that are replaced."""
+
+    sdk: str
+    page: str
+    ours: str
+    replaced: tuple[str, ...]
+
+
+GRADIO = SpaceKind("gradio", APP_NAME, MODELS_NAME, (f"{BUNDLE}/",))
+STATIC = SpaceKind("static", "index.html", "model.json", ("graphs/", "runtime/"))
 
 
 @dataclass(frozen=True)
@@ -81,9 +98,7 @@ def publish_space(
     >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.1.0"]).location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin-demo'
     """
-    without_revision(name, "{name} is the Space; the versions of its models go after theirs (--model org/name@v1.0.0)")
-    if not REPO_ID.fullmatch(name):
-        raise StoreError(f"{name!r} is not the name of a Space; write org/name")
+    _require_space_name(name)
     flavours = {flavour.value: flavour for flavour in SpaceHardware}
     if hardware is not None and hardware not in flavours:
         raise StoreError(f"hardware {hardware!r} is not one that Spaces run on; {nearest(hardware, flavours)}")
@@ -94,10 +109,7 @@ def publish_space(
     if not models:
         raise StoreError("a Space needs a model to answer with; name one with --model org/name@v1.0.0")
     for model in models:
-        plain, _ = split_revision(model)
-        if not (REPO_ID.fullmatch(plain) or REGISTRY_NAME.fullmatch(plain)):
-            fix = "org/name@v1.0.0 or a registry name; publish it first"
-            raise StoreError(f"{model!r}: a Space answers with published models, {fix}")
+        _require_published(model)
 
     hub = Hub(token, private=private)
     pinned = list(dict.fromkeys(resolve_pinned(model, registry=registry, token=token) for model in models))
@@ -116,6 +128,51 @@ def publish_space(
         commit, changed = upload.publish(private=private, hardware=flavours[hardware] if hardware else None)
     location = f"{hub.api.endpoint}/spaces/{name}"
     return PublishedSpace(name, location, pins, tuple(sorted(content)), commit, changed, needs_token)
+
+
+def pinned_parts(model: str, *, registry: str | Path | None = None, token: str | None = None) -> tuple[Resolved, ...]:
+    """Resolve a published model to exactly one version of it, and the members that it needs, each once."""
+    _require_published(model)
+    pinned = resolve_pinned(model, registry=registry, token=token)
+    return tuple(dict.fromkeys((pinned, *resolve_members(pinned, registry=registry, token=token))))
+
+
+def publish_static_space(
+    name: str,
+    folder: Path,
+    parts: Sequence[Resolved],
+    *,
+    private: bool = False,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> PublishedSpace:
+    """Push a folder that ``app.static_page`` wrote, with the model inside; ``parts`` are the model and its members, pinned.
+
+    Safe to run again: the same content makes no commit.
+    """
+    _require_space_name(name)
+    hub = Hub(token, private=private)
+    pins = (parts[0].pin,)
+    content: Content = {file: folder / file for file in _files(folder)}
+    remote = [part for part in parts if REPO_ID.fullmatch(part.name)]
+    content[CARD_NAME] = _space_card(folder / CARD_NAME, remote, None, parts, None).encode()
+    commit, changed = None, True
+    if not dry_run:
+        commit, changed = SpaceUpload(hub.api, name, content, pins, STATIC).publish(private=private, hardware=None)
+    return PublishedSpace(name, f"{hub.api.endpoint}/spaces/{name}", pins, tuple(sorted(content)), commit, changed)
+
+
+def _require_space_name(name: str) -> None:
+    without_revision(name, "{name} is the Space; the versions of its models go after theirs (--model org/name@v1.0.0)")
+    if not REPO_ID.fullmatch(name):
+        raise StoreError(f"{name!r} is not the name of a Space; write org/name")
+
+
+def _require_published(model: str) -> None:
+    plain, _ = split_revision(model)
+    if not (REPO_ID.fullmatch(plain) or REGISTRY_NAME.fullmatch(plain)):
+        fix = "org/name@v1.0.0 or a registry name; publish it first"
+        raise StoreError(f"{model!r}: a Space answers with published models, {fix}")
 
 
 def _needs_token(api: HfApi, name: str) -> bool:
@@ -164,7 +221,11 @@ def _files(folder: Path) -> list[str]:
 
 
 def _space_card(
-    path: Path, remote: Sequence[Resolved], preloaded: Sequence[Resolved], bundled: Sequence[Resolved], hardware: str | None
+    path: Path,
+    remote: Sequence[Resolved],
+    preloaded: Sequence[Resolved] | None,
+    bundled: Sequence[Resolved],
+    hardware: str | None,
 ) -> str:
     """Return the Space's README.md with its models in the front matter; weights within the Space bring their licence along."""
     try:
@@ -173,8 +234,9 @@ def _space_card(
         reason = one_line(error)
         raise StoreError(f"{path}: the front matter cannot be read ({reason}); mend the YAML between the --- lines") from None
     card.data["models"] = list(dict.fromkeys(part.name for part in remote))
-    # "org/name file,file commit"; the cache keeps every snapshot in a folder named after its commit.
-    card.data["preload_from_hub"] = [f"{p.name} {','.join(_files(p.folder))} {p.folder.name}" for p in preloaded]
+    if preloaded is not None:
+        # "org/name file,file commit"; the cache keeps every snapshot in a folder named after its commit.
+        card.data["preload_from_hub"] = [f"{p.name} {','.join(_files(p.folder))} {p.folder.name}" for p in preloaded]
     licences = [str(card.data.get("license") or ""), *(card_licence(part.folder) or "" for part in bundled)]
     card.data["license"] = strictest(filter(None, licences)) if any(licences) else None
     if hardware is not None:
@@ -193,16 +255,16 @@ class SpaceUpload(RepoUpload):
 
     repo_type = "space"
 
-    def __init__(self, api: HfApi, name: str, content: Content, pins: Sequence[str]) -> None:
+    def __init__(self, api: HfApi, name: str, content: Content, pins: Sequence[str], kind: SpaceKind = GRADIO) -> None:
         super().__init__(api, name, f"Answer with lesion-hub {__version__}", "\n".join(pins))
-        self.content = content
+        self.content, self.kind = content, kind
 
     def publish(self, *, private: bool, hardware: SpaceHardware | None) -> tuple[str, bool]:
         """Create the Space, commit, and ask for hardware; return the commit and whether it is a new one."""
         name = self.repo_id
         with one_line_errors(name, "publishing the Space"):
             with_retries(
-                lambda: self.api.create_repo(name, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+                lambda: self.api.create_repo(name, repo_type="space", space_sdk=self.kind.sdk, private=private, exist_ok=True)
             )
             if private and not with_retries(lambda: self.api.space_info(name)).private:
                 raise StoreError(f"{name}: exists and is public; make it private in its settings, or leave out --private")
@@ -214,10 +276,14 @@ class SpaceUpload(RepoUpload):
 
     def content_on(self, commit: str, there: Files) -> Content:
         """Return the Space's files; a Space of something else is refused."""
-        if APP_NAME in there and MODELS_NAME not in there:
+        # A host puts a page of its own into a new static Space, which tells nothing.
+        other = next((kind for kind in (GRADIO, STATIC) if kind is not self.kind), self.kind)
+        if other.ours in there and self.kind.ours not in there:
+            raise StoreError(f"{self.repo_id}: is a {other.sdk} Space (it has {other.ours}); choose another name")
+        if self.kind is GRADIO and APP_NAME in there and MODELS_NAME not in there:
             raise StoreError(f"{self.repo_id}: is a Space of something else (it has no {MODELS_NAME}); choose another name")
         return self.content
 
     def is_stale(self, path: str) -> bool:
         """Tell whether a file belongs to a model that the Space no longer answers with."""
-        return path.startswith(f"{BUNDLE}/")
+        return path.startswith(self.kind.replaced)

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from lesion_hub.errors import ConfigError
+from lesion_hub.files import require_new_folder, write_bytes, write_json
 from lesion_hub.hub.format import stored_weights
 from lesion_hub.hub.graph import write_graph
 from lesion_hub.hub.layout import WEIGHTS_NAME
 from lesion_hub.hub.onnx_file import LOGITS
 from lesion_hub.inference.members import Member
+from lesion_hub.inference.pixel_graph import checked_pixel_graph
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models.joint import join
 
@@ -36,7 +38,8 @@ _BATCH = 32
 class ExportReport:
     """What was written, and how far it is from the model.
 
-    ``difference`` is the largest of a logit. ``precision`` is what the file computes in.
+    ``difference`` is the largest of a logit, or, of a file that takes pixels, of a probability. ``precision`` is what the file
+    computes in.
     """
 
     path: str
@@ -69,6 +72,42 @@ def export_onnx(model: Predictor, path: str | Path, *, tolerance: float = TOLERA
         if not difference <= tolerance:
             raise ConfigError(f"{target}: differs from the model by {difference:.2g} in a logit, over {tolerance:g}; not kept")
     return ExportReport(str(target), target.stat().st_size, difference)
+
+
+def export_pixel_graphs(model: Predictor, path: str | Path) -> list[ExportReport]:
+    """Write a model as ONNX from pixels to logits, heat maps and pooled features (see `pixel_graph`), one file per member.
+
+    Of a single model ``path`` is the file. Of an ensemble it is a folder, new or empty, in which ``combination.json`` says how
+    the members' answers become one. A file that answers otherwise than its member is not written.
+
+    >>> export_pixel_graphs(from_pretrained("ham10000-lite0"), "lite0.onnx")[0].difference < 0.005  # doctest: +SKIP
+    True
+    """
+    target = Path(path).expanduser()
+    if len(model.members) == 1:
+        return [_export_pixel_graph(model.members[0], target)]
+    require_new_folder(target)
+    names = [f"{member.name.replace('/', '_')}.onnx" for member in model.members]
+    reports = [_export_pixel_graph(member, target / name) for member, name in zip(model.members, names, strict=True)]
+    how = model.combination
+    facts = {
+        "labels": list(model.labels),
+        "combine": how.combine,
+        "temperature": how.temperature,
+        "members": [
+            {"file": name, "weight": weight, "labels": list(member.space.labels), "to_labels": list(mapping.indices)}
+            for name, member, mapping, weight in zip(names, model.members, how.maps, how.weights, strict=True)
+        ],
+        "operating_points": {name: point.model_dump() for name, point in model.operating_points.items()},
+    }
+    write_json(target / "combination.json", facts)
+    return reports
+
+
+def _export_pixel_graph(member: Member, target: Path) -> ExportReport:
+    data, change = checked_pixel_graph(member)
+    write_bytes(target, data)
+    return ExportReport(str(target), len(data), change)
 
 
 def as_one_member(model: Predictor) -> Member:

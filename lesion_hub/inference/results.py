@@ -177,13 +177,13 @@ def _layer(heat: HeatMap, opacity: float) -> tuple[Image.Image, Image.Image]:
     """
     heat = np.clip(heat, 0, 1)
     levels = Image.fromarray((heat * 255).astype(np.uint8))
-    levels.putpalette(_palette())
+    levels.putpalette(palette())
     strength = Image.fromarray(np.rint(np.sqrt(heat) * (255 * opacity)).astype(np.uint8))
     return levels.convert("RGB"), strength
 
 
 @cache
-def _palette() -> bytes:
+def palette() -> bytes:
     """Return the 256 colours from cold to hot, three bytes each."""
     from matplotlib import colormaps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
 import lesion_hub
+from lesion_hub.app import web_runtime
+from lesion_hub.app.static_page import publish_static_page
 from lesion_hub.hub import store
 from lesion_hub.hub.space import packaged_space, publish_space
 from tests.cli.runner import object_of, run
@@ -110,6 +113,38 @@ def test_what_is_preloaded_is_all_that_the_model_needs(hub, model, space, fresh_
     hub.clear_log()
     lesion_hub.from_pretrained(name, revision="v1.0.0")
     assert not [entry for entry in hub.log() if "/resolve/" in entry["request"] and "GET" in entry["request"]]
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch):
+    """Files that stand for ONNX Runtime Web, which no Space of these tests runs."""
+    for name in web_runtime.PINNED:
+        (tmp_path / name).write_bytes(name.encode())
+    pinned = {name: hashlib.sha256(name.encode()).hexdigest() for name in web_runtime.PINNED}
+    monkeypatch.setattr(web_runtime, "PINNED", pinned)
+    return tmp_path
+
+
+def test_a_static_space_holds_the_page_and_the_model_and_is_one_commit(hub, model, space, runtime):
+    done = publish_static_page(space, model, runtime=runtime)
+    again = publish_static_page(space, model, runtime=runtime)
+    pushed, name = Pushed(hub, space), model.split("@")[0]
+    assert (done.changed, again.changed, pushed.commits, done.models) == (True, False, 1, (model,))
+    assert {"index.html", "model.json", "page.js", "service-worker.js", f"runtime/{web_runtime.WASM}"} <= pushed.files
+    assert not {file for file in pushed.files if file.endswith((".jinja", ".py"))}
+    assert pushed.card["sdk"] == "static"
+    assert pushed.card["models"] == [name]
+    assert pushed.card["license"] == "cc-by-nc-4.0"  # that of the weights, which travel along
+    graph = json.loads(pushed.text("model.json"))["members"][0]["graph"]["file"]
+    publish_static_page(space, name, runtime=runtime)  # the highest version, in place of the first
+    assert pushed.commits == 2
+    assert graph not in pushed.files
+
+
+def test_a_space_of_the_other_kind_is_not_written_over(hub, model, space, runtime):
+    publish_space(space, [model])
+    with refused("is a gradio Space"):
+        publish_static_page(space, model, runtime=runtime)
 
 
 def test_a_model_without_a_version_is_pinned_to_its_highest(hub, model, space):

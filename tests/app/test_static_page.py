@@ -1,0 +1,375 @@
+"""The page in the visitor's browser: equal to Python, silent, there without a network, and usable by everybody.
+
+Needs Chromium, Playwright and, as ``tests/app/test_browser.py``, axe-core; and ONNX Runtime Web:
+``npm install --no-save onnxruntime-web@VERSION``, or wherever ``ONNXRUNTIME_WEB`` says its dist folder is.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lesion_hub.app import web_runtime, words
+from lesion_hub.app.static_page import HEADERS, write_static_page
+from lesion_hub.app.static_server import served_files
+from lesion_hub.config import OperatingPoint
+from lesion_hub.data.synthetic import draw_lesion
+from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.inference import Predictor
+from lesion_hub.inference.members import Combination, Member
+from tests.app.test_browser import AXE, chromium  # noqa: F401 - a fixture
+from tests.data.bad_files import BROKEN, write_broken
+from tests.inference.networks import classifier, ensemble, picture
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytest.importorskip("onnx")
+
+RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or Path(__file__).parents[2] / "node_modules" / "onnxruntime-web" / "dist")
+TIMEOUT_MS = 30_000
+POINTS = {
+    "sensitivity_90": OperatingPoint(threshold=0.2, metric="sensitivity", target=0.9),
+    "specificity_95": OperatingPoint(threshold=0.6, metric="specificity", target=0.95),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Predictor:
+    """Three networks, tempered: of two sizes and label spaces, and a third that frames as the first does."""
+    members = [*ensemble().members, Member("c", classifier(seed=2))]
+    spaces = [member.space for member in members]
+    return Predictor(members, Combination.of(spaces, [0.3, 0.5, 0.2], temperature=0.8), POINTS, name="trio")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory) -> Path:
+    if not (RUNTIME / web_runtime.WASM).is_file():
+        pytest.skip(
+            f"ONNX Runtime Web is missing: npm install --no-save {web_runtime.PACKAGE}@{web_runtime.VERSION} ({RUNTIME})"
+        )
+    place = tmp_path_factory.mktemp("static") / "page"
+    write_static_page(model, place, runtime=RUNTIME)
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> Iterator[str]:
+    """A host of plain files, which sends no headers of ours."""
+    with served_files(folder, headers={}) as url:
+        yield url
+
+
+class Visit:
+    """An open page with its model loaded, every request that it made and every error that it reported."""
+
+    def __init__(self, page, url: str) -> None:
+        self.page, self.url = page, url
+        self.requests, self.errors = [], []
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.load()
+
+    def load(self) -> None:
+        self.page.goto(self.url)
+        self.page.locator("html[data-ready]").wait_for(state="attached")
+
+    def analyse(self, *files: Path) -> None:
+        self.page.locator("#files").set_input_files(files)
+
+    def see_answer(self) -> None:
+        self.page.locator("#status", has_text="is ready").wait_for()
+        self.page.locator("#overlay canvas.heat").first.wait_for()
+
+    def heat(self) -> np.ndarray:
+        """The shown map, read back from how much of the picture it covers."""
+        script = """canvas => {
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return {size: [canvas.height, canvas.width], alpha: Array.from(data).filter((_, i) => i % 4 === 3)};
+        }"""
+        found = self.page.locator("#overlay canvas.heat:visible").evaluate(script)
+        return (np.asarray(found["alpha"]).reshape(found["size"]) / 255) ** 2
+
+
+@contextmanager
+def visiting(browser, url: str) -> Iterator[Visit]:
+    """Open the page; in the end it has asked its own host alone, sent nothing, and the console is clean."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        seen = Visit(context.new_page(), url)
+        yield seen
+        strangers = {
+            r.url for r in seen.requests if urlsplit(r.url).scheme not in ("blob", "data") and not r.url.startswith(url)
+        }
+        assert strangers == set()
+        assert {(r.method, r.post_data) for r in seen.requests} == {("GET", None)}
+        assert seen.errors == []
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(chromium, address) -> Iterator[Visit]:  # noqa: F811
+    """One visit that several tests share."""
+    with visiting(chromium, address) as seen:
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("good") / "good.jpg"
+    Image.fromarray(draw_lesion("mel", seed=3, size=(200, 150)).image).save(path, quality=92)
+    return path
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Pictures of several sizes and kinds; one lies on its side by its EXIF orientation, one is transparent."""
+    drawn = [
+        Image.fromarray(draw_lesion("nv", seed=i, size=size).image) for i, size in enumerate(((300, 225), (97, 131), (64, 64)))
+    ]
+    for i, image in enumerate(drawn):
+        image.save(folder / f"drawn_{i}.jpg", quality=90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn[0].save(folder / "turned.jpg", quality=90, exif=exif)
+    see_through = picture(80, 60, seed=5).convert("RGBA")
+    see_through.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) * 4, (80, 1))))
+    see_through.save(folder / "see_through.png")
+    picture(90, 40, seed=6).save(folder / "=odd.webp", lossless=True)
+    return sorted(folder.iterdir())
+
+
+def test_a_batch_is_the_table_that_python_gives(opened, model, tmp_path):
+    paths = write_pictures(tmp_path)
+    wrong = tmp_path / "wrong.jpg"
+    wrong.write_text("no image")
+    opened.analyse(*paths, wrong)
+    opened.page.locator("#csv").wait_for()
+    with opened.page.expect_download() as download:
+        opened.page.locator("#csv").click()
+    rows = {row["file"]: row for row in csv.DictReader(Path(download.value.path()).read_text().splitlines())}
+    assert rows.pop("wrong.jpg")["error"] == "wrong.jpg: not an image that can be read; give JPEG, PNG, WebP, GIF, BMP or AVIF."
+    assert len(rows) == len(paths)
+    for path in paths:
+        seen, row = model.predict(path), rows["'=odd.webp" if path.name == "=odd.webp" else path.name]
+        assert [float(row[f"p_{label}"]) for label in model.labels] == pytest.approx(
+            list(seen.probabilities.values()), abs=0.005
+        )
+        assert row["label"] == seen.label
+        assert float(row["malignancy"]) == pytest.approx(seen.malignancy, abs=0.005)
+        assert float(row["disagreement"]) == pytest.approx(seen.disagreement, abs=0.005)
+        assert {name: row[f"suspicious_{name}"] == "True" for name in POINTS} == seen.decisions
+        assert row["warnings"].split() == list(seen.flags)
+
+
+def test_maps_are_those_of_python_for_all_members_and_each_and_for_another_label(opened, model, good):
+    opened.analyse(good)
+    opened.see_answer()
+    seen = model.predict(good, explain="gradcam").explanation
+
+    def alike(ours: np.ndarray) -> float:
+        shown = opened.heat()
+        large = np.asarray(Image.fromarray(shown.astype(np.float32)).resize(ours.shape[::-1], Image.BILINEAR))
+        return float(np.corrcoef(large.ravel(), ours.ravel())[0, 1])
+
+    assert opened.page.locator("#maps").inner_text().startswith(f"Where the model looks: {full_name(model, seen.label)}")
+    assert alike(seen.heat) > 0.98
+    opened.page.locator("#member").select_option(label="b")
+    assert alike(seen.members["b"]) > 0.98
+    opened.page.locator("#target").select_option(label="Malignant")
+    opened.page.locator("#maps", has_text="Malignant").wait_for()
+    assert alike(model.predict(good, explain="gradcam", target="malignant").heat) > 0.98
+
+
+def full_name(model: Predictor, label: str) -> str:
+    return model.space.descriptions[model.space.index(label)]
+
+
+def test_the_words_are_those_of_the_other_page(opened, model, good):
+    opened.analyse(good)
+    opened.see_answer()
+    shown, seen = opened.page.locator("body").inner_text(), model.predict(good)
+    assert words.NOTICE in shown
+    for label, value in seen.probabilities.items():
+        assert re.search(rf"{re.escape(full_name(model, label))} {label}\s+{re.escape(words.percent(value))}", shown), label
+    for point in POINTS.values():
+        assert f"{words.point_title(point)}: {words.decision(point, seen.malignancy)}" in shown
+    assert words.disagreement(seen.disagreement) in shown
+    assert f"{words.HEAT_MEANS} {words.HEAT_DOES_NOT_MEAN}" in shown
+
+
+READ_BY_BROWSERS = {"truncated.gif", "truncated.jpg"}  # up to where they end
+
+
+def test_every_broken_file_is_one_line_and_the_next_good_one_works(opened, good, tmp_path):
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(100))
+    for path in (*write_broken(tmp_path / "broken"), tmp_path / "phone.heic"):
+        if path.name in READ_BY_BROWSERS:
+            continue
+        opened.analyse(path)
+        line = opened.page.locator("#error", has_text=f"{path.name}: ")
+        line.wait_for()
+        assert "\n" not in line.inner_text()
+    assert "is a HEIC file" in line.inner_text()
+    assert len(BROKEN) > 10
+    opened.analyse(good)
+    opened.see_answer()
+    assert not opened.page.locator("#error").is_visible()
+
+
+def test_a_picture_is_pasted_and_dropped_too(opened, good):
+    script = """([content, kind]) => {
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], `${kind}.jpg`, {type: "image/jpeg"}));
+        const event = kind === "paste"
+            ? new ClipboardEvent(kind, {clipboardData: data, bubbles: true})
+            : new DragEvent(kind, {dataTransfer: data, bubbles: true});
+        document.querySelector(".drop").dispatchEvent(event);
+    }"""
+    for kind in ("paste", "drop"):
+        opened.page.evaluate(script, [base64.b64encode(good.read_bytes()).decode(), kind])
+        opened.page.locator("#status", has_text=f"{kind}.jpg: the estimate is ready").wait_for()
+
+
+def test_the_slider_and_the_keyboard(opened):
+    press = opened.page.keyboard.press
+
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            press("Tab")
+            if opened.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"40 times Tab do not reach {selector}")
+
+    opened.page.locator("h1").click()
+    tab_to("[data-example]")
+    press("Enter")
+    opened.page.locator("#status", has_text="drawn_as_actinic_keratosis.jpg: the estimate is ready").wait_for()
+    stack = opened.page.locator("#overlay .stack")
+    before = stack.screenshot()
+    tab_to("#opacity")
+    press("End")
+    assert stack.screenshot() != before
+
+
+def test_the_network_is_used_by_the_first_visit_alone_and_never_for_a_picture(chromium, folder, good):  # noqa: F811
+    with ExitStack() as stack:
+        server = stack.enter_context(ExitStack())
+        seen = stack.enter_context(visiting(chromium, server.enter_context(served_files(folder, headers={}))))
+        server.close()
+        seen.load()
+        seen.analyse(good)
+        seen.see_answer()
+        assert seen.page.locator("html").get_attribute("data-threads") == str(max(1, min(4, (os.cpu_count() or 1) // 2)))
+
+
+class _Listener(BaseHTTPRequestHandler):
+    heard: list[str] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        self.heard.append(self.path)
+        self.send_response(200)
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_neither_the_page_nor_its_worker_can_send_anything_elsewhere(chromium, address):  # noqa: F811
+    listener = HTTPServer(("127.0.0.1", 0), _Listener)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    send = f"fetch('http://127.0.0.1:{listener.server_port}/CALLED', {{method: 'POST', body: 'picture'}})"
+    from_page = f"() => {send}.then(() => 'sent', () => 'refused')"
+    from_worker = f"""() => new Promise((resolve) => {{
+        const source = `{send}.then(() => postMessage('sent'), () => postMessage('refused'))`;
+        new Worker(URL.createObjectURL(new Blob([source]))).onmessage = ({{data}}) => resolve(data);
+    }})"""
+    context = chromium.new_context(service_workers="block")  # the page's own policy, without what the service worker adds
+    try:
+        page = context.new_page()
+        page.goto(address)
+        assert [page.evaluate(from_page), page.evaluate(from_worker)] == ["refused", "refused"]
+        assert _Listener.heard == []
+        context.close()
+    finally:
+        listener.shutdown()
+        listener.server_close()
+
+
+def test_a_set_and_a_verdict_are_shown_where_the_model_has_them(chromium, folder, model, good, tmp_path):  # noqa: F811
+    copy = tmp_path / "page"
+    shutil.copytree(folder, copy)
+    facts = json.loads((copy / "model.json").read_text())
+    seen = model.predict(good)
+    threshold = sorted(seen.probabilities.values())[-2] - 0.006
+    facts["label_sets"] = {"coverage": 0.9, "threshold": threshold}
+    widths = [3 * member.classifier.network.num_features for member in model.members]
+    gates = [{"mean": [0] * n, "deviation": [1] * n, "weights": [0] * n, "bias": -1} for n in widths]
+    facts["gate"] = {"threshold": 0.5, "members": gates}
+    (copy / "model.json").write_text(json.dumps(facts))
+    with served_files(copy, headers=HEADERS) as url, visiting(chromium, url) as visit:
+        visit.analyse(good)
+        visit.see_answer()
+        both = ", ".join(full_name(model, label) for label, _ in seen.top(2))
+        assert visit.page.locator("#set").inner_text().startswith(f"With {words.percent(0.9)} coverage it is one of: {both}")
+        assert "does not look like" in visit.page.locator("#verdict").inner_text()
+
+
+def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(opened, good):
+    if not AXE.is_file():
+        pytest.skip(f"axe-core is missing: npm install --no-save axe-core, or set AXE_CORE ({AXE})")
+    page = opened.page
+    page.set_viewport_size({"width": 380, "height": 900})
+    opened.analyse(good, good)
+    page.locator("#batch-text", has_text="2 of 2").wait_for()
+    page.locator("#csv").wait_for()
+    page.locator("#rows button").first.click()
+    opened.see_answer()
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found, colours = {}, set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        for violation in page.evaluate("axe.run()")["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                found[f"{scheme}: {violation['id']}"] = [node["html"][:200] for node in violation["nodes"][:3]]
+    assert found == {}
+    assert len(colours) == 2, "dark is dark"
+
+
+def test_a_runtime_that_is_not_the_pinned_one_is_refused(tmp_path):
+    for name in web_runtime.PINNED:
+        (tmp_path / name).write_bytes(b"another")
+    with pytest.raises(StoreError, match=r"is not that of onnxruntime-web"):
+        web_runtime.web_runtime(tmp_path)
+    (tmp_path / web_runtime.MODULE).unlink()
+    with pytest.raises(StoreError, match=r"missing; --runtime names"):
+        web_runtime.web_runtime(tmp_path)
+
+
+def test_without_npm_one_line_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LESION_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"npm is not installed, .*--runtime"):
+        web_runtime.web_runtime()
