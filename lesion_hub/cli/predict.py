@@ -108,10 +108,11 @@ def _print_predictions(shown: list[dict[str, Any]]) -> None:
     from lesion_hub.app.words import NOTICE
 
     for facts in shown:
-        malignancy, apart = facts["malignancy"], facts["disagreement"]
+        malignancy, apart, scope = facts["malignancy"], facts["disagreement"], facts["scope"]
         print_facts(
             {
                 "image": facts.get("image") or facts.get("images"),
+                "scope": "not fitted" if scope is None else f"{scope['verdict']} (score {scope['score']:.2f})",
                 "most probable": ", ".join(f"{row['label']} {row['probability']:.1%}" for row in facts["top"]),
                 "malignant": None if malignancy is None else f"{malignancy:.1%}",
                 "reaches": ", ".join(name for name, reached in facts["decisions"].items() if reached) or None,

@@ -21,36 +21,51 @@ from lesion_hub.data.synthetic.drawing import draw_skin
 # The faults of a camera but for those that blur by a convolution, which take a hundred times as long: loss of pixels is alike.
 _LIGHT_FAULTS = [name for name, fault in CORRUPTIONS.items() if fault.kind == "camera" and not name.endswith("blur")]
 _DRAWABLE = 32  # pixels: bare skin of a smaller picture is drawn at this size and reduced
-_WORDS = "the lesion was seen on a page of text and not under any lens so nothing can be said of it 0123456789".split()
+_WORDS = (
+    "lorem",
+    "ipsum",
+    "of",
+    "a",
+    "page",
+    "which",
+    "is",
+    "set",
+    "in",
+    "lines",
+    "42",
+    "0.5",
+    "and",
+    "so",
+    "on",
+    "nothing",
+    "else",
+)
 
 
 @dataclass(frozen=True)
 class Outlier:
     """One kind of picture without a lesion.
 
-    ``draw`` takes (picture, random numbers) and gives uint8 (H, W, 3) of the picture's size. ``remade`` says that it works on
-    the picture, which shows a lesion; else it takes no more than size and perhaps colours from it.
+    ``draw`` takes (picture, random numbers) and gives uint8 (H, W, 3) of the picture's size; it may take the picture's colours,
+    or make something else of the picture itself.
     """
 
     name: str
     description: str
     draw: Callable[[Pixels, np.random.Generator], Pixels]
-    remade: bool = False
 
 
-def draw_outliers(
-    pictures: Sequence[Pixels], count: int, seed: int = 0, kinds: Sequence[str] | None = None
-) -> Iterator[tuple[str, Pixels]]:
-    """Draw ``count`` pictures without a lesion, the kinds in turn: pairs of a kind's name and uint8 (H, W, 3).
+def draw_outliers(pictures: Sequence[Pixels], count: int, seed: int = 0, *, first: int = 0) -> Iterator[tuple[str, Pixels]]:
+    """Draw the pictures without a lesion that have the numbers ``first`` to ``first + count``, the kinds in turn.
 
-    ``pictures`` are some of the training images, uint8 (H, W, 3); number i is made with one of them, of whose size it is. The
-    same arguments give the same pixels.
+    What comes are pairs of a kind's name and uint8 (H, W, 3). ``pictures`` are some of the training images, uint8 (H, W, 3);
+    each outlier is made with one of them, of whose size it is. The same arguments give the same pixels.
 
     >>> [name for name, _ in draw_outliers([np.full((32, 48, 3), 128, np.uint8)], 2)]
     ['plain', 'gradient']
     """
-    names = list(kinds or OUTLIERS)
-    for i in range(count):
+    names = list(OUTLIERS)
+    for i in range(first, first + count):
         rng = np.random.default_rng((seed, i))
         name = names[i % len(names)]
         yield name, OUTLIERS[name].draw(pictures[int(rng.integers(len(pictures)))], rng)
@@ -168,7 +183,9 @@ def _noise(picture: Pixels, rng: np.random.Generator) -> Pixels:
     height, width = picture.shape[:2]
     cell = int(rng.choice([1, 1, 2, 4, 8]))
     channels, rows, columns = int(rng.choice([1, 3])), -(-height // cell), -(-width // cell)
-    dots = rng.uniform(0, 255, (rows, columns, channels)) if rng.random() < 0.5 else rng.normal(128, 50, (rows, columns, channels))
+    dots = (
+        rng.uniform(0, 255, (rows, columns, channels)) if rng.random() < 0.5 else rng.normal(128, 50, (rows, columns, channels))
+    )
     dots = np.clip(np.repeat(dots, 3 // channels, axis=2), 0, 255).astype(np.uint8)
     return dots.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
 
@@ -291,7 +308,9 @@ def _shuffled(picture: Pixels, rng: np.random.Generator) -> Pixels:
     for place, source in enumerate(rng.permutation(cells * cells)):
         (a, b), (c, d) = divmod(place, cells), divmod(int(source), cells)
         piece = picture[c * rows : (c + 1) * rows, d * columns : (d + 1) * columns]
-        mixed[a * rows : (a + 1) * rows, b * columns : (b + 1) * columns] = piece[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+        mixed[a * rows : (a + 1) * rows, b * columns : (b + 1) * columns] = piece[
+            :: rng.choice([1, -1]), :: rng.choice([1, -1])
+        ]
     return mixed
 
 
@@ -321,8 +340,8 @@ OUTLIERS: dict[str, Outlier] = {
         Outlier("text", "a page of text", _text),
         Outlier("drawing", "a few lines and shapes", _drawing),
         Outlier("bare_skin", "drawn skin without a lesion", _bare_skin),
-        Outlier("shuffled", "a lesion's picture, cut into pieces", _shuffled, remade=True),
-        Outlier("recoloured", "a lesion's picture in wrong colours", _recoloured, remade=True),
-        Outlier("ruined", "a lesion's picture, spoiled until little is left of it", _ruined, remade=True),
+        Outlier("shuffled", "a lesion's picture, cut into pieces", _shuffled),
+        Outlier("recoloured", "a lesion's picture in wrong colours", _recoloured),
+        Outlier("ruined", "a lesion's picture, spoiled until little is left of it", _ruined),
     )
 }

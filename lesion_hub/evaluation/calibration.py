@@ -31,6 +31,7 @@ from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
 from lesion_hub.files import read_json, write_json
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
+from lesion_hub.hub.gate_file import carry_gate, read_gate
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config
 from lesion_hub.hub.store import Resolved
 from lesion_hub.inference import from_pretrained
@@ -256,6 +257,7 @@ def calibrate_run(
     points = operating_points.choose_for(scored.predictions)
     if isinstance(config, ModelConfig):
         classifier, config = read_model(place)
+        gate = read_gate(place, config)
         fold_temperature(classifier, result.temperature)
         write_model(
             place,
@@ -265,6 +267,7 @@ def calibrate_run(
             operating_points=points,
             storage=stored_precision(place),
         )
+        carry_gate(gate, config.lesion_hub.gate, place, result.temperature)
     else:
         source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)

@@ -151,6 +151,7 @@ def _record(row: Row, error: str | None, prediction: Prediction | None) -> dict[
         "malignancy": prediction.malignancy,
         "disagreement": prediction.disagreement,
         "flags": list(prediction.flags),
+        **({"scope": prediction.scope.verdict, "scope_score": prediction.scope.score} if prediction.scope else {}),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
         **{f"suspicious_{name}": decision for name, decision in prediction.decisions.items()},
     }
@@ -165,6 +166,7 @@ def _schema(model: Predictor) -> pa.Schema:
             ("malignancy", pa.float64()),
             ("disagreement", pa.float64()),
             ("flags", pa.list_(pa.string())),
+            *([("scope", pa.string()), ("scope_score", pa.float64())] if model.gates else []),
             *((f"p_{label}", pa.float64()) for label in model.labels),
             *((f"suspicious_{name}", pa.bool_()) for name in model.operating_points),
         ]
@@ -180,6 +182,7 @@ def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dic
         "weights_sha256": weights_fingerprint(model),
         "labels": list(model.labels),
         "operating_points": {name: point.threshold for name, point in model.operating_points.items()},
+        **({"gates": gates_fingerprint(model)} if model.gates else {}),
         "data": source.identity,
         "shard_size": options.shard_size,
         "tta": options.tta,
@@ -195,6 +198,15 @@ def weights_fingerprint(model: Predictor) -> str:
         for key, tensor in member.classifier.network.state_dict().items():
             digest.update(key.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def gates_fingerprint(model: Predictor) -> str:
+    """Hash all members' input gates and their limits: 64 hex digits of sha256."""
+    digest = hashlib.sha256()
+    for gate in model.gates:
+        digest.update(repr((gate.weights.reads, gate.weights.bias, gate.refuse_below, gate.accept_from)).encode())
+        digest.update(gate.weights.outputs.numpy().tobytes())
     return digest.hexdigest()
 
 

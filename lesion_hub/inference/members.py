@@ -18,6 +18,7 @@ from torch import Tensor
 from lesion_hub.config import EnsembleMember
 from lesion_hub.errors import ConfigError
 from lesion_hub.inference.engine import Engine
+from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.network_cut import Cut, WholeCut, cut
@@ -45,12 +46,14 @@ def member_names(pins: Sequence[EnsembleMember]) -> list[str]:
 class Member:
     """A loaded model, ready to score images; it prepares them the way it was trained.
 
-    ``engine`` runs the weights that the classifier was read with; who changes those takes the engine away.
+    ``engine`` runs the weights that the classifier was read with, and ``gate`` reads their features; who changes those takes
+    both away. ``gate`` is None where none was fitted.
     """
 
     name: str
     classifier: LesionClassifier = field(repr=False)
     engine: Engine | None = field(default=None, repr=False)
+    gate: Gate | None = field(default=None, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -67,13 +70,14 @@ class Member:
 
     def batch(self, opened: Sequence[OpenedImage]) -> Tensor:
         """Normalise N opened images into this member's (N, 3, H, W) batch, on its device and in its dtype."""
-        return self._normalised([image.crops[self.framing] for image in opened])
+        return self.normalised([image.crops[self.framing] for image in opened])
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
         """Crop and normalise N RGB images into the (N, 3, H, W) batch that this member takes."""
-        return self._normalised([self.framing.crop(image) for image in images])
+        return self.normalised([self.framing.crop(image) for image in images])
 
-    def _normalised(self, crops: Sequence[Pixels]) -> Tensor:
+    def normalised(self, crops: Sequence[Pixels]) -> Tensor:
+        """Normalise N crops, uint8 (H, W, 3), into the (N, 3, H, W) batch that this member takes."""
         return self.normalisation(crops, self.classifier.device, self.classifier.dtype)
 
     @property
@@ -95,6 +99,14 @@ class Member:
         if engine is not None and engine.gives_features:  # a graph knows of no patient, but the tail does
             return self.score_in_parts(cut(self.classifier), batch, known)[0]
         return self.classifier(batch, known).float()
+
+    @torch.no_grad()
+    def score_and_features(self, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Score a batch as ``score`` does, in one pass: the logits, and the stem's output, which an input gate reads."""
+        engine = self.running
+        if engine is not None and engine.gives_features and not self.reads(metadata):
+            return engine.logits_and_features(batch)
+        return self.score_in_parts(cut(self.classifier), batch, None if metadata is None else metadata.to(batch))
 
     @torch.no_grad()
     def score_in_parts(self, parts: Cut, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
