@@ -68,6 +68,7 @@ def model_facts(served: ServedModel) -> ModelFacts:
             ("Labels", labels),
             ("Licence of the weights", card_licence(served.folder) or "not stated"),
             ("Operating points", ", ".join(f"{point_title(p)} at {share(p.threshold)}" for p in points) or "none stored"),
+            ("Input gate", "fitted" if served.predictor.gates else "not fitted"),
             ("Age, sex and site", "used" if served.takes_metadata else "not used"),
         ],
         card_url=served.card_url,

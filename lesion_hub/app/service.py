@@ -258,6 +258,8 @@ def _row(item: BatchItem) -> dict[str, Any]:
         "malignancy": prediction.malignancy,
         **{f"suspicious_{name}": reached for name, reached in prediction.decisions.items()},
         "disagreement": prediction.disagreement,
+        "scope": prediction.scope.verdict if prediction.scope else None,
+        "scope_score": prediction.scope.score if prediction.scope else None,
         "warnings": " ".join(prediction.flags),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
     }

@@ -38,7 +38,7 @@ def fit(
     run: RunArgument,
     data: DataOption,
     outliers: OutliersOption = None,
-    images: Annotated[int, typer.Option("--count", help="Training images to fit on, with as many drawn outliers.")] = 3000,
+    count: Annotated[int, typer.Option("--count", help="Training images to fit on, with as many drawn outliers.")] = 3000,
     manifest: ManifestOption = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     reading: ReadingOptions = ReadingOptions(),
@@ -63,7 +63,7 @@ def fit(
             device=device,
             engine=engine,
             progress=progress,
-            images=images,
+            images=count,
             seed=seed,
         )
     if json_:
