@@ -36,8 +36,8 @@ NOT_DERMOSCOPY = "This does not look like a dermoscopic image of skin"
 OUT_OF_SCOPE = "This does not look like a close-up of a skin lesion"
 UNSURE = "This may not be a picture that the model was made for"
 REFUSED_BECAUSE = (
-    "What the networks see in it is unlike the images that they were trained on. The model answers whatever it is shown, so its "
-    "answer to this picture means nothing. Use a sharp close-up, best through a dermatoscope, with one lesion in its middle."
+    "What the networks see in it is unlike the images that they were trained on. The model answers whatever it is shown, so "
+    "its answer to this picture means nothing. Use a sharp close-up of one lesion, best through a dermatoscope."
 )
 UNSURE_BECAUSE = (
     "What the networks see in it is rare among the images that they were trained on, so take the estimate with great caution. "
