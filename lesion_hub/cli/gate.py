@@ -97,6 +97,7 @@ def check(
     split: Annotated[str, typer.Option("--split", help="Part of --data: train, val, test, or all.")] = "all",
     outliers: OutliersOption = None,
     manifest: ManifestOption = None,
+    record: Annotated[bool, typer.Option("--record", help="Put the results into the model folder's metrics.json.")] = False,
     reading: ReadingOptions = ReadingOptions(),
     revision: RevisionOption = None,
     registry: RegistryOption = None,
@@ -109,8 +110,8 @@ def check(
     Example: `lesion-hub gate check ham10000-trio --data data/ham10000 --split test --outliers data/photos`
     """
     from lesion_hub.data.scan import image_sources
-    from lesion_hub.evaluation.gate_fit import check_gate, scope_auroc, summarise
-    from lesion_hub.evaluation.overlap import choose_rows, training_records
+    from lesion_hub.evaluation.gate_fit import check_gate, record_check, scope_auroc, summarise
+    from lesion_hub.evaluation.overlap import choose_rows, data_name, training_records
     from lesion_hub.hub.store import resolve
     from lesion_hub.inference import from_pretrained
     from lesion_hub.inference.rows import open_rows
@@ -118,26 +119,32 @@ def check(
     if data is None and outliers is None:
         raise ConfigError("there is nothing to check; name images with --data, pictures of other things with --outliers")
     reading.refuse_without(data, "--data")
+    if record and not Path(model).is_dir():
+        raise ConfigError(f"{model}: --record writes into a model folder; pull the model into one first")
     predictor = from_pretrained(model, revision=revision, registry=registry, device=device, engine=engine)
     found: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
+    names: dict[str, str] = {}
     with progress_bar("looking at images") as progress:
         if data is not None:
             source = read_data(data, reading)
             records = training_records(resolve(model, revision, registry=registry), registry=registry)
-            rows = choose_rows(source, split, records, manifest).rows
-            found["data"] = check_gate(predictor, image_sources(source.dataset.select(rows)), progress=progress)
+            chosen = choose_rows(source, split, records, manifest)
+            found["data"] = check_gate(predictor, image_sources(source.dataset.select(chosen.rows)), progress=progress)
+            names["data"] = f"{data_name(source)}, {chosen.how}"
         if outliers is not None:
             found["outliers"] = check_gate(predictor, [row.image for row in open_rows(outliers)], progress=progress)
-    measured = {name: summarise(scopes) for name, scopes in found.items()}
+            names["outliers"] = f"pictures of other things in {outliers.name}"
+    measured = {what: {"name": names[what], **summarise(scopes)} for what, scopes in found.items()}
     auroc = scope_auroc(found["data"], found["outliers"]) if len(found) == 2 else None
+    if record:
+        record_check(model, list(measured.values()), auroc)
     if json_:
         print_json({"model": predictor.name, "revision": predictor.revision, **measured, "auroc": auroc})
         return
     rows_shown = (
-        (name, row["images"], f"{row['in_scope']:.1%}", f"{row['unsure']:.1%}", f"{row['out_of_scope']:.1%}")
-        for name, row in measured.items()
+        (row["name"], row["images"], f"{row['in_scope']:.1%}", f"{row['unsure']:.1%}", f"{row['out_of_scope']:.1%}")
+        for row in measured.values()
     )
-    print_table(("", "images", "in scope", "unsure", "out of scope"), rows_shown)
+    print_table(("pictures", "images", "in scope", "unsure", "out of scope"), rows_shown)
     if auroc is not None:
         say(f"AUROC of the score: {auroc:.4f}")

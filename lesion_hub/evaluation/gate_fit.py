@@ -283,9 +283,10 @@ def fit_gate_of(
     section = {"data": data_name(source), "selection": how, **fitted.section}
     fitted.write(place)
     metrics = read_json(place / METRICS_NAME, missing_ok=True)
-    write_json(place / METRICS_NAME, {**metrics, "gate": section})
-    if any(isinstance(part, dict) and "intervals" in part for part in metrics.values()):
-        write_card(place, name=card_title(place))
+    # What was measured of another gate does not describe this one.
+    kept = {name: value for name, value in metrics.items() if name != "gate_check"}
+    write_json(place / METRICS_NAME, {**kept, "gate": section})
+    _write_card(place)
     return FittedGate(fitted.weights, fitted.refuse_below, fitted.accept_from, section)
 
 
@@ -335,3 +336,24 @@ def scope_auroc(inside: Sequence[Scope], outside: Sequence[Scope]) -> float:
     """Compute the AUROC of the scores: how often an image in scope has a higher one than a picture of something else."""
     scores = [scope.score for scope in (*inside, *outside)]
     return float(roc_auc_score(np.arange(len(scores)) < len(inside), scores))
+
+
+def record_check(folder: str | Path, pictures: Sequence[dict[str, Any]], auroc: float | None) -> None:
+    """Put what was measured of a gate into the folder of its model, and write the card anew.
+
+    Args:
+        folder: of a model or an ensemble that is not published yet.
+        pictures: what ``summarise`` gives, each with the ``name`` of what was measured.
+        auroc: that of the score between them, where there are images that should pass and pictures that should not.
+    """
+    place = Path(folder)
+    load_config(place)
+    metrics = read_json(place / METRICS_NAME, missing_ok=True)
+    write_json(place / METRICS_NAME, {**metrics, "gate_check": {"pictures": list(pictures), "auroc": auroc}})
+    _write_card(place)
+
+
+def _write_card(folder: Path) -> None:
+    """Write the card anew where there are results for one."""
+    if any(isinstance(part, dict) and "intervals" in part for part in read_json(folder / METRICS_NAME).values()):
+        write_card(folder, name=card_title(folder))

@@ -54,7 +54,7 @@ from lesion_hub.models import LesionClassifier
 from lesion_hub.progress import Progress
 
 FOLDS = 5
-KEPT_METRICS = ("training", "ensemble_fit", "source_only_auroc", "gate")
+KEPT_METRICS = ("training", "ensemble_fit", "source_only_auroc", "gate", "gate_check")
 """What a recalibrated model keeps of its metrics.json: all else was measured with the old temperature and thresholds."""
 
 Targets = Mapping[str, tuple[Metric, float]]

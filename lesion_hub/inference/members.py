@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from lesion_hub.inference.engine import Engine
 from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
-from lesion_hub.models.network_cut import Cut, WholeCut, cut
+from lesion_hub.models.network_cut import Cut, EndCut, WholeCut, cut
 from lesion_hub.taxonomy import LabelMap, LabelSpace, finest_common
 
 Probabilities: TypeAlias = NDArray[np.float64]
@@ -47,13 +47,14 @@ class Member:
     """A loaded model, ready to score images; it prepares them the way it was trained.
 
     ``engine`` runs the weights that the classifier was read with, and ``gate`` reads their features; who changes those takes
-    both away. ``gate`` is None where none was fitted.
+    both away. ``gate`` is None where none was fitted. ``compiled`` maps a batch to logits and features, where there is a gate.
     """
 
     name: str
     classifier: LesionClassifier = field(repr=False)
     engine: Engine | None = field(default=None, repr=False)
     gate: Gate | None = field(default=None, repr=False)
+    compiled: Callable[[Tensor], tuple[Tensor, Tensor]] | None = field(default=None, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -106,7 +107,26 @@ class Member:
         engine = self.running
         if engine is not None and engine.gives_features and not self.reads(metadata):
             return engine.logits_and_features(batch)
+        if self.compiled is not None and not self.reads(metadata):
+            logits, features = self.compiled(batch)
+            return logits.float(), features
         return self.score_in_parts(cut(self.classifier), batch, None if metadata is None else metadata.to(batch))
+
+    def compile(self, **options: Any) -> Member:
+        """Return the member with its network compiled by ``torch.compile``, and without an engine.
+
+        Networks whose features the tail takes whole give them in the same compiled pass; of others the gate's pass is not.
+        """
+        self.classifier.compile(**options)
+        network: Any = self.classifier.network
+
+        def both(batch: Tensor) -> tuple[Tensor, Tensor]:
+            features = network.forward_features(batch)
+            return network.forward_head(features), features
+
+        whole = self.gate is not None and self.gate.reads_features and isinstance(cut(self.classifier), EndCut)
+        compiled: Any = torch.compile(both, **options) if whole else None
+        return replace(self, engine=None, compiled=compiled)
 
     @torch.no_grad()
     def score_in_parts(self, parts: Cut, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -351,9 +350,7 @@ class Predictor:
 
         Explanations go on running uncompiled, and an engine is no longer asked.
         """
-        for member in self.members:
-            member.classifier.compile(**options)
-        self.members = tuple(replace(member, engine=None) for member in self.members)
+        self.members = tuple(member.compile(**options) for member in self.members)
         return self
 
     def __repr__(self) -> str:

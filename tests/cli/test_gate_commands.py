@@ -19,7 +19,9 @@ def test_a_gate_is_fitted_and_checked_and_then_every_prediction_has_its_verdict(
     assert said == {"folder": str(folder), **json.loads((folder / "metrics.json").read_text())["gate"]}
     checked = object_of("gate", "check", folder, "--data", samples, "--split", "test", "--outliers", photos)
     assert checked["outliers"]["images"] == 5 and checked["data"]["images"] < 60 and 0 <= checked["auroc"] <= 1
-    assert "out of scope" in run("gate", "check", folder, "--outliers", photos)
+    assert "out of scope" in run("gate", "check", folder, "--outliers", photos, "--record")
+    recorded = json.loads((folder / "metrics.json").read_text())["gate_check"]
+    assert recorded["auroc"] is None and recorded["pictures"] == [checked["outliers"]]
     scope = object_of("predict", photos / "0.jpg", "--model", folder)["predictions"][0]["scope"]
     assert set(scope) == {"verdict", "score", "refuse_below", "accept_from"}
     assert f"{scope['verdict']} (score {scope['score']:.2f})" in run("predict", photos / "0.jpg", "--model", folder)

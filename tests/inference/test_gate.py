@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from io import BytesIO
 
 import numpy as np
@@ -70,6 +71,14 @@ def test_the_verdict_is_the_same_whatever_else_is_asked_for(gated):
         other = model.predict(image, **options).scope
         assert other.score == pytest.approx(plain.score, abs=1e-5), options
     assert plain.to_dict()["verdict"] == plain.verdict
+
+
+def test_a_compiled_network_is_judged_alike(gated):
+    model, _ = gated
+    image = lesions(1, 31)[0]
+    twin = Predictor.of(copy.deepcopy(model.classifier), gate=model.gates[0]).compile(backend="eager")
+    assert twin.members[0].compiled is not None
+    assert twin.predict(image).scope.score == pytest.approx(model.predict(image).scope.score, abs=1e-5)
 
 
 def test_the_engine_gives_what_torch_gives(tmp_path, gated, monkeypatch):
