@@ -110,11 +110,10 @@ def check(
     Example: `lesion-hub gate check ham10000-trio --data data/ham10000 --split test --outliers data/photos`
     """
     from lesion_hub.data.scan import image_sources
-    from lesion_hub.evaluation.gate_fit import check_gate, record_check, scope_auroc, summarise
+    from lesion_hub.evaluation.gate_fit import check_gate, pictures_in, record_check, scope_auroc, summarise
     from lesion_hub.evaluation.overlap import choose_rows, data_name, training_records
     from lesion_hub.hub.store import resolve
     from lesion_hub.inference import from_pretrained
-    from lesion_hub.inference.rows import open_rows
 
     if data is None and outliers is None:
         raise ConfigError("there is nothing to check; name images with --data, pictures of other things with --outliers")
@@ -132,7 +131,7 @@ def check(
             found["data"] = check_gate(predictor, image_sources(source.dataset.select(chosen.rows)), progress=progress)
             names["data"] = f"{data_name(source)}, {chosen.how}"
         if outliers is not None:
-            found["outliers"] = check_gate(predictor, [row.image for row in open_rows(outliers)], progress=progress)
+            found["outliers"] = check_gate(predictor, pictures_in(outliers), progress=progress)
             names["outliers"] = f"pictures of other things in {outliers.name}"
     measured = {what: {"name": names[what], **summarise(scopes)} for what, scopes in found.items()}
     auroc = scope_auroc(found["data"], found["outliers"]) if len(found) == 2 else None

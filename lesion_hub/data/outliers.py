@@ -182,17 +182,15 @@ def _noise(picture: Pixels, rng: np.random.Generator) -> Pixels:
     """Draw dots that know nothing of each other, fine or coarse, gray or coloured."""
     height, width = picture.shape[:2]
     cell = int(rng.choice([1, 1, 2, 4, 8]))
-    channels, rows, columns = int(rng.choice([1, 3])), -(-height // cell), -(-width // cell)
-    dots = (
-        rng.uniform(0, 255, (rows, columns, channels)) if rng.random() < 0.5 else rng.normal(128, 50, (rows, columns, channels))
-    )
-    dots = np.clip(np.repeat(dots, 3 // channels, axis=2), 0, 255).astype(np.uint8)
-    return dots.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
+    shape = (-(-height // cell), -(-width // cell), int(rng.choice([1, 3])))
+    dots = rng.uniform(0, 255, shape) if rng.random() < 0.5 else rng.normal(128, 50, shape)
+    coloured: Pixels = np.clip(np.repeat(dots, 3 // shape[2], axis=2), 0, 255).astype(np.uint8)
+    return coloured.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
 
 
 def _cloudy(picture: Pixels, rng: np.random.Generator) -> Pixels:
     """Draw clouds, or marble: noise of every scale in a few colours."""
-    field = _clouds(*picture.shape[:2], rng)
+    field = _clouds(picture.shape[0], picture.shape[1], rng)
     if rng.random() < 0.3:
         field = np.abs(2 * field - 1)
     return _between(field, _colours(picture, rng, int(rng.integers(2, 5))))

@@ -124,14 +124,14 @@ def fit_gate(
     found, drawn, photos = log_odds(inside_held), log_odds(outside_held), log_odds(foreign[aside])
     lower, upper = _limit(found, chosen.refused), _limit(found, chosen.refused + chosen.unsure)
     gate = GateWeights("features" if seen.reads_features else "logits", torch.from_numpy(weights).float(), float(bias - lower))
-    scores = np.concatenate([found, drawn, photos])
-    section = {
+    scores, accept_from = np.concatenate([found, drawn, photos]), float(expit(upper - lower))
+    section: dict[str, Any] = {
         "reads": gate.reads,
         "images": len(known),
         "drawn": len(known),
         "outliers": int((~aside).sum()),
         "refuse_below": REFUSE_BELOW,
-        "accept_from": float(expit(upper - lower)),
+        "accept_from": accept_from,
         "held_out": {
             "images": len(found),
             "refused": float((found < lower).mean()),
@@ -144,7 +144,7 @@ def fit_gate(
             "by_kind": {name: float((drawn[kinds == name] < lower).mean()) for name in OUTLIERS if (kinds == name).any()},
         },
     }
-    return FittedGate(gate, REFUSE_BELOW, section["accept_from"], section)
+    return FittedGate(gate, REFUSE_BELOW, accept_from, section)
 
 
 class _Features:
@@ -277,7 +277,7 @@ def fit_gate_of(
         raise ConfigError(f"{place}: is an ensemble, whose verdict comes from its members' gates; fit those")
     source = data if isinstance(data, ReadResult) else read(data)
     training, held_out, how = _parts(place, source, manifest)
-    foreign = [row.image for row in open_rows(outliers)] if outliers is not None else []
+    foreign = pictures_in(outliers) if outliers is not None else []
     predictor = from_pretrained(place, device=device, engine=engine)
     fitted = fit_gate(predictor.members[0], training, held_out, foreign, chosen, progress=progress)
     section = {"data": data_name(source), "selection": how, **fitted.section}
@@ -288,6 +288,11 @@ def fit_gate_of(
     write_json(place / METRICS_NAME, {**kept, "gate": section})
     _write_card(place)
     return FittedGate(fitted.weights, fitted.refuse_below, fitted.accept_from, section)
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    """List the image files of a folder, by name, those in folders below it too."""
+    return [row.image for row in open_rows(folder) if isinstance(row.image, Path)]
 
 
 def _parts(

@@ -466,7 +466,9 @@ def _forward(member: Member, opened: Sequence[OpenedImage], options: PredictOpti
     One forward pass serves prediction, gate and map: what a map is about is known only when all members have been scored. The
     gate judges the image as it is, not its mirrored and turned views.
     """
-    logits, passes, log_odds, gate = [], [], None, member.gate
+    logits: list[Tensor] = []
+    passes: list[tuple[Orientation, Evidence]] = []
+    log_odds, gate = None, member.gate
     # Tensors of inference mode could not be differentiated afterwards.
     with torch.inference_mode() if options.explain is None else torch.no_grad():
         batch = member.batch(opened)

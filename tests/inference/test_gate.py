@@ -12,10 +12,11 @@ from PIL import Image
 
 from lesion_hub.config import ENGINE_VARIABLE
 from lesion_hub.data.synthetic import draw_lesion
+from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation.gate_fit import GateOptions, fit_gate, gives_features
 from lesion_hub.hub.format import write_model
 from lesion_hub.hub.gate_file import GateWeights, write_gate
-from lesion_hub.inference import Predictor, from_pretrained
+from lesion_hub.inference import Predictor, from_pretrained, members
 from lesion_hub.inference.bulk import ShardFolder, score_in_bulk
 from lesion_hub.inference.gate import Gate, pooled, scopes
 from lesion_hub.inference.members import Combination, Member
@@ -100,13 +101,13 @@ def test_an_ensemble_s_score_is_the_mean_of_its_members_in_log_odds(gated):
     other = Gate(GateWeights("features", gate.weights.outputs * -0.5, 0.3), 0.2, 0.9)
     image, share = lesions(1, 3)[0], 0.5
     singles = [Predictor.of(model, gate=one).predict(image).scope.score for one in (gate, other)]
-    members = [Member("a", model, gate=gate), Member("b", model, gate=other), Member("c", model)]
+    three = [Member("a", model, gate=gate), Member("b", model, gate=other), Member("c", model)]
     combination = Combination.of([model.space] * 3, [share, share, 0.0])
-    together = Predictor(members, combination).predict(image).scope
+    together = Predictor(three, combination).predict(image).scope
     odds = np.mean([np.log(score / (1 - score)) for score in singles])
     assert together.score == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
     assert together.refuse_below == pytest.approx(1 / 3)  # odds of 1 and 1/4
-    assert Predictor(members[2:], Combination.single(model.space)).predict(image).scope is None
+    assert Predictor(three[2:], Combination.single(model.space)).predict(image).scope is None
 
 
 def test_a_case_is_as_far_out_of_scope_as_its_worst_image(gated):
@@ -115,14 +116,22 @@ def test_a_case_is_as_far_out_of_scope_as_its_worst_image(gated):
     assert case.scope == case.images[1].scope and case.scope.verdict == "out of scope"
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "volo_d1_224"])
-def test_tokens_are_pooled_and_a_network_without_a_cut_is_judged_by_its_logits(backbone):
-    model = classifier(backbone, size=32 if backbone.startswith("vit") else 64)
-    member = Member("one", model).ready()
-    reads = gives_features(member)
-    assert reads == backbone.startswith("vit")
+def test_the_tokens_of_a_transformer_are_pooled():
+    model = classifier("vit_tiny_patch16_224", size=32)
     gate, section = fitted(model, images=6, held_out=4)
-    assert section["reads"] == ("features" if reads else "logits")
+    assert section["reads"] == "features" and len(gate.weights.outputs) == 2 * 192
+    assert 0 < Predictor.of(model, gate=gate).predict(lesions(1)[0]).scope.score < 1
+
+
+def test_a_network_that_cannot_be_cut_is_judged_by_its_logits(monkeypatch):
+    def uncut(_):
+        raise ConfigError("its layout is not known")
+
+    monkeypatch.setattr(members, "cut", uncut)
+    model = classifier()
+    gate, section = fitted(model, images=6, held_out=4)
+    assert section["reads"] == "logits" and len(gate.weights.outputs) == 7
+    assert not gives_features(Member("one", model))
     assert 0 < Predictor.of(model, gate=gate).predict(lesions(1)[0]).scope.score < 1
 
 
