@@ -160,10 +160,29 @@ class Training(Options):
     packages: dict[str, str] = Field(default_factory=dict)
 
 
+class GateSection(Options):
+    """The key ``gate``: the input gate that was published beside the weights, and where its verdicts begin.
+
+    An image whose score is below ``refuse_below`` is out of scope, one with at least ``accept_from`` in scope, and one between
+    the two unsure.
+    """
+
+    sha256: Sha256
+    refuse_below: Probability
+    accept_from: Probability
+
+    @model_validator(mode="after")
+    def _in_order(self) -> GateSection:
+        if self.accept_from < self.refuse_below:
+            raise ValueError(f"accept_from {self.accept_from:g} is below refuse_below {self.refuse_below:g}")
+        return self
+
+
 class LesionHubSection(Options):
     """The key ``lesion_hub`` of ``config.json``: what timm's keys do not hold.
 
-    ``graphs`` holds, by precision, the sha256 of the ONNX files that were published beside the weights.
+    ``graphs`` holds, by precision, the sha256 of the ONNX files that were published beside the weights; ``gate`` is absent
+    where no input gate was fitted.
     """
 
     format_version: Literal[1] = 1
@@ -174,6 +193,7 @@ class LesionHubSection(Options):
     training: Training | None = None
     weights_sha256: Sha256
     graphs: dict[Precision, Sha256] | None = None
+    gate: GateSection | None = None
 
 
 Mean = Annotated[float, Field(ge=-1000, le=1000)]
@@ -250,6 +270,11 @@ def with_graph(config: ModelConfig, sha256: str, precision: Precision = "float32
     """Return the config of a model that is published with the ONNX file of this hash too."""
     graphs = {**(config.lesion_hub.graphs or {}), precision: sha256}
     return config.model_copy(update={"lesion_hub": config.lesion_hub.model_copy(update={"graphs": graphs})})
+
+
+def with_gate(config: ModelConfig, gate: GateSection) -> ModelConfig:
+    """Return the config of a model that is published with this input gate too."""
+    return config.model_copy(update={"lesion_hub": config.lesion_hub.model_copy(update={"gate": gate})})
 
 
 REGISTRY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,94}")

@@ -19,11 +19,13 @@ import numpy as np
 from sklearn.metrics import classification_report
 
 from lesion_hub.config import REGISTRY_NAME, REPO_ID, OperatingPoint, Training
+from lesion_hub.data.scan import image_sources
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import calibration, operating_points
 from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.calibration import calibration_effect
+from lesion_hub.evaluation.gate_fit import FittedGate, GateOptions, fit_gate
 from lesion_hub.evaluation.intervals import LEAST_GROUPS
 from lesion_hub.evaluation.plots import draw_figures
 from lesion_hub.evaluation.rules import fit_rules, measure_rules
@@ -37,6 +39,7 @@ from lesion_hub.hub.registry import Registries
 from lesion_hub.hub.store import publish
 from lesion_hub.hub.versions import Version, checked_notes, without_revision
 from lesion_hub.inference import Predictor
+from lesion_hub.inference.members import Member
 from lesion_hub.models import LesionClassifier
 from lesion_hub.training.data import Part, RunData
 from lesion_hub.training.loop import Record
@@ -48,6 +51,7 @@ from lesion_hub.training.start import Start
 logger = logging.getLogger(__name__)
 
 STORAGE: StorageType = "float16"
+GATE_IMAGES = 400
 PACKAGES = ("lesion-hub", "torch", "timm", "accelerate")
 
 
@@ -87,6 +91,9 @@ def finish(
     for name, found in scored.items():
         write_part(folder, name, found, results[name])
     best = max(history, key=lambda record: record["balanced_accuracy"])
+    gate = _fit_gate(classifier, data) if recipe.gate else None
+    if gate is not None:
+        results["gate"] = {"data": ", ".join(source.name for source in data.sources), **gate.section}
     results["training"] = {**covered(recipe, history), "best": best, "recipe": published_recipe(recipe, start)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
@@ -102,6 +109,8 @@ def finish(
     )
     fitted: dict[str, Any] = {"temperature": temperature, "operating_points": points, "rules": rules}
     write_model(folder.path, classifier, training=training, storage=STORAGE, **fitted)
+    if gate is not None:
+        gate.write(folder.path)
     write_card(folder.path)
     return Outcome(results, temperature, points)
 
@@ -127,6 +136,13 @@ def fold_temperature_in(classifier: LesionClassifier, validation: Scored) -> flo
 def score_part(classifier: LesionClassifier, part: Part) -> Scored:
     """Compute the part's probabilities in the classifier's own labels, by the path that users take."""
     return score_dataset(Predictor.of(classifier), part.dataset, part.space, space=classifier.space)
+
+
+def _fit_gate(classifier: LesionClassifier, data: RunData) -> FittedGate:
+    """Fit the input gate on some of the images, which is quick: ``lesion-hub gate fit`` takes more, and photographs too."""
+    training, held_out = (image_sources(data.parts[name].dataset) for name in ("train", "validation"))
+    options = GateOptions(images=GATE_IMAGES, held_out=GATE_IMAGES)
+    return fit_gate(Member("model", classifier).ready(), training, held_out, options=options)
 
 
 def write_part(folder: RunFolder, name: str, found: Scored, section: dict[str, Any]) -> None:

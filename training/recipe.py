@@ -363,6 +363,8 @@ _OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "accumulation", "cl
 class Recipe(Options):
     """One training run, complete but for the data root. With a ``probe`` it solves for the last layer alone.
 
+    ``gate`` fits an input gate at the end (see ``lesion_hub.evaluation.gate_fit``).
+
     ``precision`` and ``compile`` ``auto`` are chosen when the run begins, and kept (see ``lesion_hub.training.execution``).
     """
 
@@ -387,6 +389,7 @@ class Recipe(Options):
     early_stopping: EarlyStopping | None = None
     probe: ProbeOptions | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()
+    gate: Switch = True
     seed: NonNegativeCount = 0
 
     @field_validator("compile", mode="before")
@@ -430,8 +433,10 @@ class Recipe(Options):
 
     @model_serializer(mode="wrap")
     def _what_applies(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Recipes are told apart by what they dump: one without a probe stays what it was before there were any.
+        # Recipes are told apart by what they dump: one without a probe, or with a gate, which is the default, stays what it was
+        # before there were any.
         unused = {"probe"} if self.probe is None else set(_OF_THE_LOOP)
+        unused |= {"gate"} if self.gate else set()
         return {key: value for key, value in dump(self).items() if key not in unused}
 
     def fingerprint(self) -> str:

@@ -89,6 +89,21 @@ def warnings_html(answer: Answer) -> str:
     return render("warnings", found=[(flag, *words.warning(flag)) for flag in answer.prediction.flags])
 
 
+def scope_html(answer: Answer) -> str:
+    """Render the input gate's verdict and why; nothing for an image in scope, or where no gate was fitted."""
+    scope = answer.prediction.scope
+    if scope is None or scope.verdict == "in scope":
+        return ""
+    refused = scope.verdict == "out of scope"
+    title, why = (words.OUT_OF_SCOPE, words.REFUSED_BECAUSE) if refused else (words.UNSURE, words.UNSURE_BECAUSE)
+    return render("scope", scope=scope, title=title, why=why)
+
+
+def held_back_html(parts: Sequence[str]) -> str:
+    """Render finished parts of the page so that they are shown only to those who ask for them."""
+    return render("held_back", parts=parts)
+
+
 def heat_maps_html(answer: Answer, options: AppOptions) -> str:
     """Render the original beside all its heat maps, so that the slider and the choice of a member need no request."""
     explained = answer.prediction.explanation

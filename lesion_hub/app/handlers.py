@@ -59,17 +59,24 @@ class Handlers:
         method: str | None,
         label: str | None,
     ) -> tuple[str, ...]:
-        """Return (warnings, bars, malignancy, members, heat maps) as HTML; after an error its message and four empty texts."""
+        """Return (warnings, bars, malignancy, members, heat maps) as HTML; after an error its message and four empty texts.
+
+        Of a picture out of scope the verdict comes first, and all that the model answers is folded into the second part.
+        """
         try:
             patient = {"age": age, "sex": sex, "site": site}
             answer = self.service.predict(upload, model=model, patient=patient, method=method or DEFAULT_METHOD, label=label)
-            return (
-                fragments.warnings_html(answer),
+            warnings = fragments.scope_html(answer) + fragments.warnings_html(answer)
+            shown = (
                 fragments.bars_html(answer),
                 fragments.malignancy_html(answer),
                 fragments.members_html(answer),
                 fragments.heat_maps_html(answer, self.service.options),
             )
+            scope = answer.prediction.scope
+            if scope is not None and scope.verdict == "out of scope":
+                return warnings, fragments.held_back_html(shown), "", "", ""
+            return warnings, *shown
         except Exception as error:  # noqa: BLE001 - the last line of defence
             return fragments.render("error", text=_message_of(error)), "", "", "", ""
 

@@ -69,6 +69,7 @@ def model_facts(served: ServedModel) -> ModelFacts:
             ("Licence of the weights", card_licence(served.folder) or "not stated"),
             ("Operating points", ", ".join(f"{point_title(p)} at {share(p.threshold)}" for p in points) or "none stored"),
             *((name.capitalize(), value) for name, value in rules_in_words(served.predictor.rules).items()),
+            ("Input gate", "fitted" if served.predictor.gates else "not fitted"),
             ("Age, sex and site", "used" if served.takes_metadata else "not used"),
         ],
         card_url=served.card_url,

@@ -73,8 +73,9 @@ window.lesionHub = (() => {
   function ready() {
     const results = document.getElementById("lesion-bars");
     if (!results || !results.querySelector("h2")) return;
-    say("lesion-status", "The estimate is ready.");
-    if (window.innerWidth < 700) results.scrollIntoView();
+    const refused = results.querySelector(".lh-held-back") !== null;
+    say("lesion-status", refused ? "The picture is out of scope; the reason stands beside it." : "The estimate is ready.");
+    if (window.innerWidth < 700) (refused ? document.getElementById("lesion-warnings") : results).scrollIntoView();
   }
 
   async function withFiles(values) {

@@ -270,6 +270,8 @@ def _row(item: BatchItem) -> dict[str, Any]:
         "disagreement": prediction.disagreement,
         "label_set": " ".join(prediction.label_set().labels) if prediction.has_sets else None,
         "abstains": prediction.abstains,
+        "scope": prediction.scope.verdict if prediction.scope else None,
+        "scope_score": prediction.scope.score if prediction.scope else None,
         "warnings": " ".join(prediction.flags),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
     }

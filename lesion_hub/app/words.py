@@ -38,6 +38,17 @@ ADVICE = {
 }
 NOT_DERMOSCOPY = "This does not look like a dermoscopic image of skin"
 
+OUT_OF_SCOPE = "This does not look like a close-up of a skin lesion"
+UNSURE = "This may not be a picture that the model was made for"
+REFUSED_BECAUSE = (
+    "What the networks see in it is unlike the images that they were trained on. The model answers whatever it is shown, so "
+    "its answer to this picture means nothing. Use a sharp close-up of one lesion, best through a dermatoscope."
+)
+UNSURE_BECAUSE = (
+    "What the networks see in it is rare among the images that they were trained on, so take the estimate with great caution. "
+    "Check that one lesion fills the middle of a sharp picture."
+)
+
 HEAT_MEANS = (
     "Red and yellow mark the regions that raised the model's score for the label; blue ones mattered less, "
     "and uncoloured ones hardly or not at all. What lies outside the part that the networks see has no colour either."

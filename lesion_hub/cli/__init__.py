@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lesion_hub import __version__
-from lesion_hub.cli import data, evaluate, models, predict, recalibrate, serve, train
+from lesion_hub.cli import data, evaluate, gate, models, predict, recalibrate, serve, train
 from lesion_hub.cli.output import say
 from lesion_hub.errors import LesionHubError
 from lesion_hub.extras import extras_explained
@@ -46,6 +46,7 @@ for _heading, _functions in COMMANDS.items():
 app.add_typer(data.app, name="data")
 app.add_typer(predict.ensemble, name="ensemble", rich_help_panel="Use a model")
 app.add_typer(predict.attribution, name="attribution", rich_help_panel="Use a model")
+app.add_typer(gate.gate, name="gate", rich_help_panel="Measuring")
 
 
 def _show_version(wanted: bool) -> None:

@@ -121,11 +121,12 @@ def _print_predictions(shown: list[dict[str, Any]]) -> None:
     from lesion_hub.hub.measures import NOT_FITTED
 
     for facts in shown:
-        malignancy, apart, named = facts["malignancy"], facts["disagreement"], facts["label_set"]
+        malignancy, apart, named, scope = facts["malignancy"], facts["disagreement"], facts["label_set"], facts["scope"]
         by_rule = facts["decided_by"] != "most_probable"
         print_facts(
             {
                 "image": facts.get("image") or facts.get("images"),
+                "scope": NOT_FITTED if scope is None else f"{scope['verdict']} (score {scope['score']:.2f})",
                 "abstains": "the model abstains: it is too unsure of this image" if facts["abstains"] else None,
                 "label set": NOT_FITTED if named is None else f"{named['words']} ({named['coverage']:.0%} of lesions)",
                 "no promise for": None if named is None else ", ".join(named["unpromised"]),

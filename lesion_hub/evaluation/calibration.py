@@ -32,6 +32,7 @@ from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
 from lesion_hub.files import read_json, write_json, write_text
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import StorageType, fold_temperature, read_model, write_model
+from lesion_hub.hub.gate_file import carry_gate, read_gate
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved
 from lesion_hub.inference import from_pretrained
@@ -269,6 +270,7 @@ def calibrate_run(
     rules = fit_rules(scored)
     if isinstance(config, ModelConfig):
         classifier, config = read_model(place)
+        gate = read_gate(place, config)
         fold_temperature(classifier, result.temperature)
         write_model(
             place,
@@ -279,6 +281,7 @@ def calibrate_run(
             rules=rules,
             storage=stored_precision(place),
         )
+        carry_gate(gate, config.lesion_hub.gate, place, result.temperature)
     else:
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
         changed = {"temperature": result.temperature, "operating_points": points, "rules": rules, "fitted_on": record}

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lesion_hub.config import CONFIG_NAME, AnswerRules, EnsembleConfig, ModelConfig, OperatingPoint, Options, validated
+from lesion_hub.config import (
+    CONFIG_NAME,
+    AnswerRules,
+    EnsembleConfig,
+    ModelConfig,
+    OperatingPoint,
+    Options,
+    load_model_config,
+    validated,
+)
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import DataError
@@ -39,14 +48,15 @@ from lesion_hub.files import read_json, require_new_folder, write_json
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.card import PARTS, RECALIBRATION, write_card
 from lesion_hub.hub.format import fold_temperature, read_model, stored_weights, write_model
-from lesion_hub.hub.layout import METRICS_NAME, MODELING_NAME, SPLIT_NAME, WEIGHTS_NAME, load_config, own_section
+from lesion_hub.hub.gate_file import carry_gate, read_gate
+from lesion_hub.hub.layout import METRICS_NAME, MODELING_NAME, SPLIT_NAME, WEIGHTS_NAME, gate_names, load_config, own_section
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.inference import Predictor
 from lesion_hub.models import LesionClassifier
 from lesion_hub.progress import Progress
 
 FOLDS = 5
-KEPT_METRICS = ("training", "ensemble_fit", "source_only_auroc")
+KEPT_METRICS = ("training", "ensemble_fit", "source_only_auroc", "gate", "gate_check")
 """What a recalibrated model keeps of its metrics.json: all else was measured with the old temperature and thresholds."""
 
 Targets = Mapping[str, tuple[Metric, float]]
@@ -143,7 +153,7 @@ def recalibrate(
     temperature = (own_section(config).temperature or 1.0) * factor
     section = _describe(given, scored, held_out, stored, points, rules, temperature, counts, chosen)
     if classifier is not None:
-        _write_model(place, given, scored, classifier, temperature, points, rules)
+        _write_model(place, given, scored, classifier, temperature, points, rules, factor)
     else:
         assert isinstance(config, EnsembleConfig)
         _write_ensemble(place, given, scored, config, temperature, points, rules)
@@ -323,9 +333,11 @@ def _write_model(
     temperature: float,
     points: dict[str, OperatingPoint],
     rules: AnswerRules,
+    factor: float,
 ) -> None:
-    """Write weights, config and split; the split's record holds the new images beside those that it held."""
+    """Write weights, config, gate and split; the split's record holds the new images beside those that it held."""
     folder = given.found.folder
+    before = load_model_config(folder)
     training = own_section(load_config(folder)).training
     known = training_record(given.found.name, folder).parts
     record = PartRecord.of(scored.facts["image_id"].astype(str), scored.groups) | known.get(FITTED, NO_IMAGES)
@@ -340,6 +352,7 @@ def _write_model(
         rules=rules,
         storage=stored_precision(folder),
     )
+    carry_gate(read_gate(folder, before), before.lesion_hub.gate, place, factor)
     write_json(place / SPLIT_NAME, split | describe_parts({**known, FITTED: record}))
 
 
@@ -358,6 +371,7 @@ def _write_ensemble(
     changed = config.model_copy(update=new)
     write_json(place / SPLIT_NAME, read_json(given.found.folder / SPLIT_NAME, missing_ok=True))
     if config.weights_sha256 is not None:  # the members' weights travel with it
-        for name in (WEIGHTS_NAME, MODELING_NAME, CONFIG_NAME):
+        for name in (WEIGHTS_NAME, MODELING_NAME, CONFIG_NAME, *gate_names(config, load_model_config(given.found.folder))):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(given.found.folder / name, place / name)
     write_ensemble(place, changed)

@@ -1,8 +1,8 @@
 """Ensembles whose members' weights travel with them, so that transformers and timm load the repo as one network.
 
 Beside ``ensemble.json``, which stays what our own loader goes by, such a folder holds what a single model's does:
-``model.safetensors`` with every member's tensors as they were published, ``modeling_lesion.py``, and a ``config.json`` that
-is made of ``ensemble.json`` and of the members' own configs, which it keeps whole.
+``model.safetensors`` with every member's tensors as they were published, their input gates, ``modeling_lesion.py``, and a
+``config.json`` that is made of ``ensemble.json`` and of the members' own configs, which it keeps whole.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from lesion_hub.config import (
 from lesion_hub.errors import StoreError
 from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.format import load_strictly, read_weights
-from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
+from lesion_hub.hub.gate_file import gate_bytes, read_gate
+from lesion_hub.hub.layout import AUTO_MAP, MEMBER_GATES, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.joint import JOINT_ARCHITECTURE, joint_arguments, shared_input
 
 
 def write_bundle(folder: Path, ensemble: EnsembleConfig, places: Sequence[Path]) -> EnsembleConfig:
-    """Put the weights of the members in ``places`` into ``folder``; return the config with the sha256 of the whole.
+    """Put the weights and gates of the members in ``places`` into ``folder``; return the config with the weights' sha256.
 
     ``ensemble.json`` is left to the caller, who writes it last.
     """
@@ -44,6 +45,9 @@ def write_bundle(folder: Path, ensemble: EnsembleConfig, places: Sequence[Path])
     for i, (place, member) in enumerate(zip(places, members, strict=True)):
         verify_weights(place, member)
         tensors |= {f"members.{i}.{key}": value for key, value in read_weights(place / WEIGHTS_NAME).items()}
+        gate = read_gate(place, member)
+        if gate is not None:
+            write_bytes(folder / MEMBER_GATES.format(i), gate_bytes(gate))
     blob = save(tensors, metadata={"format": "pt"})
     bundled = ensemble.model_copy(update={"weights_sha256": hashlib.sha256(blob).hexdigest()})
     config = bundle_config(bundled, members)

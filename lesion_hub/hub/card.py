@@ -79,6 +79,15 @@ def write_card(folder: str | Path, *, name: str | None = None, licence: str | No
     return path
 
 
+def card_title(folder: Path) -> str | None:
+    """Return the name that the card in ``folder`` says the model is loaded as; None where there is no such card."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return None
+    found = re.search(r"^model-index:\n- name: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None
+
+
 def provisional_card(name: str, licence: str, library: str, words: str) -> str:
     """Write a card that claims nothing, until an evaluation fills in the real one."""
     return (

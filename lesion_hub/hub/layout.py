@@ -35,9 +35,23 @@ PLOTS_PATTERN = "plots/*.png"
 GRAPH_NAMES: Mapping[Precision, str] = MappingProxyType({"float32": "model.onnx", "int8": "onnx/model_int8.onnx"})
 """The ONNX files by precision. The first has no weights and lies beside those it takes, the other brings its own."""
 
+GATE_NAME = "gate.safetensors"
+MEMBER_GATES = "gates/{}.safetensors"
+"""The input gate of a model, and where an ensemble that carries its members' weights holds that of each, by its place."""
+
 ALWAYS_THERE = (CARD_NAME, METRICS_NAME, SPLIT_NAME, CHANGELOG_NAME)
 """The files that every published version holds."""
-REPO_PATTERNS = [CONFIG_NAME, ENSEMBLE_NAME, WEIGHTS_NAME, MODELING_NAME, *GRAPH_NAMES.values(), *ALWAYS_THERE, PLOTS_PATTERN]
+REPO_PATTERNS = [
+    CONFIG_NAME,
+    ENSEMBLE_NAME,
+    WEIGHTS_NAME,
+    MODELING_NAME,
+    *GRAPH_NAMES.values(),
+    GATE_NAME,
+    MEMBER_GATES.format("*"),
+    *ALWAYS_THERE,
+    PLOTS_PATTERN,
+]
 """All files that a published version may hold."""
 
 TRANSFORMERS_CLASS = "LesionForImageClassification"
@@ -89,6 +103,15 @@ def network_config(folder: Path) -> ModelConfig | None:
     return config
 
 
+def gate_names(config: ModelConfig | EnsembleConfig, network: ModelConfig) -> list[str]:
+    """List the files of input gates in a folder of ``config``: a model's own, or those of the members that travel with it."""
+    if isinstance(config, ModelConfig):
+        return [GATE_NAME] if config.lesion_hub.gate else []
+    members = network.model_args.get("members")
+    sections = [member.get("lesion_hub", {}) for member in members] if isinstance(members, list) else []
+    return [MEMBER_GATES.format(i) for i, section in enumerate(sections) if section.get("gate")]
+
+
 def own_section(config: ModelConfig | EnsembleConfig) -> LesionHubSection | EnsembleConfig:
     """Return the part that both kinds of config share (label space, temperature, operating points, training, sha256)."""
     return config.lesion_hub if isinstance(config, ModelConfig) else config
@@ -128,6 +151,7 @@ def publishable_files(folder: Path) -> list[str]:
             raise StoreError(f"{folder / CONFIG_NAME}: auto_map names code that is not this version's; write the model again")
         required = [CONFIG_NAME, WEIGHTS_NAME, *required, *([MODELING_NAME] if network.auto_map else [])]
         required += [GRAPH_NAMES[precision] for precision in network.lesion_hub.graphs or ()]
+        required += gate_names(config, network)
     for name in required:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name}: missing; a published repo holds {', '.join(required)}")

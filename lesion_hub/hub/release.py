@@ -14,6 +14,7 @@ from lesion_hub.config import CONFIG_NAME, ENGINE_VARIABLE, ModelConfig, dump_js
 from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.hub.layout import (
     GRAPH_NAMES,
+    MEMBER_GATES,
     MODELING_NAME,
     WEIGHTS_NAME,
     is_ensemble,
@@ -80,8 +81,9 @@ def prepare_release(
     if isinstance(config, ModelConfig) and config.lesion_hub.temperature is None:  # an ensemble's config cannot lack it
         raise StoreError(f"{folder}: is not calibrated; run lesion-hub calibrate {folder} first")
     if WEIGHTS_NAME in files:
-        from lesion_hub.hub.bundle import read_bundle  # both load torch, which no other check needs
+        from lesion_hub.hub.bundle import bundled_members, read_bundle  # these load torch, which no other check needs
         from lesion_hub.hub.format import read_model, require_scores
+        from lesion_hub.hub.gate_file import read_gate
         from lesion_hub.models.zoo import network_source
 
         classifiers = read_bundle(folder) if is_ensemble(folder) else [read_model(folder)[0]]
@@ -93,7 +95,11 @@ def prepare_release(
             source = None if is_ensemble(folder) else network_source(classifiers[0].architecture)
             files[MODELING_NAME] = modeling_source(source).encode("utf-8")
         if isinstance(config, ModelConfig):
+            read_gate(folder, config)
             files |= _graph_files(folder, config, classifiers[0])
+        else:
+            for i, member in enumerate(bundled_members(folder)):
+                read_gate(folder, member, MEMBER_GATES.format(i))
     if not force_licence:
         check_licence(card_licence(folder), [pair for place in (folder, *members) for pair in training_licences(place)])
     return Release(number, text, files)

@@ -170,6 +170,7 @@ def _record(schema: pa.Schema, row: Row, error: str | None, prediction: Predicti
         **({"label_set": list(prediction.label_set().labels)} if "label_set" in schema.names else {}),
         **({"most_probable": prediction.most_probable} if "most_probable" in schema.names else {}),
         **({"abstains": prediction.abstains} if "abstains" in schema.names else {}),
+        **({"scope": prediction.scope.verdict, "scope_score": prediction.scope.score} if prediction.scope else {}),
         **{f"p_{label}": value for label, value in prediction.probabilities.items()},
         **{f"suspicious_{name}": decision for name, decision in prediction.decisions.items()},
     }
@@ -188,6 +189,7 @@ def _schema(model: Predictor, options: ScoreOptions) -> pa.Schema:
             *([("label_set", pa.list_(pa.string()))] if sets else []),
             *([("most_probable", pa.string())] if options.decide != MOST_PROBABLE else []),
             *([("abstains", pa.bool_())] if options.abstain is not None else []),
+            *([("scope", pa.string()), ("scope_score", pa.float64())] if model.gates else []),
             *((f"p_{label}", pa.float64()) for label in model.labels),
             *((f"suspicious_{name}", pa.bool_()) for name in model.operating_points),
         ]
@@ -203,6 +205,7 @@ def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dic
         "weights_sha256": weights_fingerprint(model),
         "labels": list(model.labels),
         "operating_points": {name: point.threshold for name, point in model.operating_points.items()},
+        **({"gates": gates_fingerprint(model)} if model.gates else {}),
         "data": source.identity,
         "shard_size": options.shard_size,
         "tta": options.tta,
@@ -219,6 +222,15 @@ def weights_fingerprint(model: Predictor) -> str:
         for key, tensor in member.classifier.network.state_dict().items():
             digest.update(key.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def gates_fingerprint(model: Predictor) -> str:
+    """Hash all members' input gates and their limits: 64 hex digits of sha256."""
+    digest = hashlib.sha256()
+    for gate in model.gates:
+        digest.update(repr((gate.weights.reads, gate.weights.bias, gate.refuse_below, gate.accept_from)).encode())
+        digest.update(gate.weights.outputs.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lesion_hub.config import EnsembleMember, load_ensemble_config
+from lesion_hub.config import EnsembleMember, ModelConfig, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.hub.bundle import bundled_members, read_bundle
 from lesion_hub.hub.format import read_model, require_scores
-from lesion_hub.hub.layout import is_ensemble
+from lesion_hub.hub.gate_file import read_gate
+from lesion_hub.hub.layout import GATE_NAME, MEMBER_GATES, is_ensemble
 from lesion_hub.hub.store import resolve, resolve_members
 from lesion_hub.inference.device import find_device
 from lesion_hub.inference.engine import EngineName, Origin, checked_engine, engine_for
+from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import Combination, Member, member_names
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.models import LesionClassifier
@@ -59,6 +61,7 @@ def from_pretrained(
             classifier,
             found.name,
             engine=running,
+            gate=_gate(found.folder, config),
             operating_points=points,
             rules=config.lesion_hub.rules,
             revision=found.revision,
@@ -75,6 +78,7 @@ def from_pretrained(
                 title,
                 classifier,
                 engine_for(wanted, classifier, Origin(found.folder, config, i, ensemble.weights_sha256), place),
+                _gate(found.folder, config, MEMBER_GATES.format(i)),
             )
             for i, (title, classifier, config) in enumerate(zip(titles, read_bundle(found.folder), configs, strict=True))
         ]
@@ -118,6 +122,7 @@ def _load_member(
     try:
         classifier, config = read_model(folder)
         running = engine_for(wanted, classifier, Origin(folder, config), device)
+        gate = _gate(folder, config)
     except LesionHubError as error:
         raise StoreError(f"{ensemble}: member {pinned.name} {pinned.revision} cannot be loaded: {error}") from None
     if config.lesion_hub.weights_sha256 != pinned.weights_sha256:
@@ -125,4 +130,9 @@ def _load_member(
             f"{ensemble}: member {pinned.name} {pinned.revision} is not the one the ensemble was made of "
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
-    return Member(title, classifier, running)
+    return Member(title, classifier, running, gate)
+
+
+def _gate(folder: Path, config: ModelConfig, name: str = GATE_NAME) -> Gate | None:
+    """Read the input gate that a model or a bundled member was published with."""
+    return Gate.of(read_gate(folder, config, name), config.lesion_hub.gate)

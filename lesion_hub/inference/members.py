@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 from lesion_hub.config import EnsembleMember
 from lesion_hub.errors import ConfigError
 from lesion_hub.inference.engine import Engine
+from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.preprocess import Framing, Normalisation, OpenedImage, Pixels
 from lesion_hub.models import LesionClassifier
-from lesion_hub.models.network_cut import Cut, WholeCut, cut
+from lesion_hub.models.network_cut import Cut, EndCut, WholeCut, cut
 from lesion_hub.taxonomy import LabelMap, LabelSpace, finest_common
 
 Probabilities: TypeAlias = NDArray[np.float64]
@@ -45,12 +46,15 @@ def member_names(pins: Sequence[EnsembleMember]) -> list[str]:
 class Member:
     """A loaded model, ready to score images; it prepares them the way it was trained.
 
-    ``engine`` runs the weights that the classifier was read with; who changes those takes the engine away.
+    ``engine`` runs the weights that the classifier was read with, and ``gate`` reads their features; who changes those takes
+    both away. ``gate`` is None where none was fitted. ``compiled`` maps a batch to logits and features, where there is a gate.
     """
 
     name: str
     classifier: LesionClassifier = field(repr=False)
     engine: Engine | None = field(default=None, repr=False)
+    gate: Gate | None = field(default=None, repr=False)
+    compiled: Callable[[Tensor], tuple[Tensor, Tensor]] | None = field(default=None, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -67,13 +71,14 @@ class Member:
 
     def batch(self, opened: Sequence[OpenedImage]) -> Tensor:
         """Normalise N opened images into this member's (N, 3, H, W) batch, on its device and in its dtype."""
-        return self._normalised([image.crops[self.framing] for image in opened])
+        return self.normalised([image.crops[self.framing] for image in opened])
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
         """Crop and normalise N RGB images into the (N, 3, H, W) batch that this member takes."""
-        return self._normalised([self.framing.crop(image) for image in images])
+        return self.normalised([self.framing.crop(image) for image in images])
 
-    def _normalised(self, crops: Sequence[Pixels]) -> Tensor:
+    def normalised(self, crops: Sequence[Pixels]) -> Tensor:
+        """Normalise N crops, uint8 (H, W, 3), into the (N, 3, H, W) batch that this member takes."""
         return self.normalisation(crops, self.classifier.device, self.classifier.dtype)
 
     @property
@@ -95,6 +100,33 @@ class Member:
         if engine is not None and engine.gives_features:  # a graph knows of no patient, but the tail does
             return self.score_in_parts(cut(self.classifier), batch, known)[0]
         return self.classifier(batch, known).float()
+
+    @torch.no_grad()
+    def score_and_features(self, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Score a batch as ``score`` does, in one pass: the logits, and the stem's output, which an input gate reads."""
+        engine = self.running
+        if engine is not None and engine.gives_features and not self.reads(metadata):
+            return engine.logits_and_features(batch)
+        if self.compiled is not None and not self.reads(metadata):
+            logits, features = self.compiled(batch)
+            return logits.float(), features
+        return self.score_in_parts(cut(self.classifier), batch, None if metadata is None else metadata.to(batch))
+
+    def compile(self, **options: Any) -> Member:
+        """Return the member with its network compiled by ``torch.compile``, and without an engine.
+
+        Networks whose features the tail takes whole give them in the same compiled pass; of others the gate's pass is not.
+        """
+        self.classifier.compile(**options)
+        network: Any = self.classifier.network
+
+        def both(batch: Tensor) -> tuple[Tensor, Tensor]:
+            features = network.forward_features(batch)
+            return network.forward_head(features), features
+
+        whole = self.gate is not None and self.gate.reads_features and isinstance(cut(self.classifier), EndCut)
+        compiled: Any = torch.compile(both, **options) if whole else None
+        return replace(self, engine=None, compiled=compiled)
 
     @torch.no_grad()
     def score_in_parts(self, parts: Cut, batch: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ from lesion_hub.inference.attribution import (
 from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, decision_name, malignant_scores
 from lesion_hub.inference.device import find_device
 from lesion_hub.inference.engine import Engine, one_torch_thread
+from lesion_hub.inference.gate import Gate, scopes
 from lesion_hub.inference.label_sets import COVERAGE
 from lesion_hub.inference.members import Combination, Member, Probabilities
 from lesion_hub.inference.preprocess import (
@@ -53,7 +53,7 @@ from lesion_hub.inference.preprocess import (
     open_image,
     orientations,
 )
-from lesion_hub.inference.results import CasePrediction, Explanation, Prediction
+from lesion_hub.inference.results import CasePrediction, Explanation, Prediction, Scope
 from lesion_hub.inference.rules import apply_rules, check_rules
 from lesion_hub.models import LesionClassifier
 from lesion_hub.progress import Progress
@@ -148,10 +148,16 @@ class Predictor:
 
     @classmethod
     def of(
-        cls, classifier: LesionClassifier, name: str = "model", *, engine: Engine | None = None, **options: Any
+        cls,
+        classifier: LesionClassifier,
+        name: str = "model",
+        *,
+        engine: Engine | None = None,
+        gate: Gate | None = None,
+        **options: Any,
     ) -> Predictor:
         """Make a predictor of a single classifier, in torch unless there is an engine with its weights."""
-        return cls([Member(name, classifier, engine)], Combination.single(classifier.space), name=name, **options)
+        return cls([Member(name, classifier, engine, gate)], Combination.single(classifier.space), name=name, **options)
 
     @property
     def space(self) -> LabelSpace:
@@ -165,6 +171,11 @@ class Predictor:
     def framings(self) -> tuple[Framing, ...]:
         """The distinct ways in which the members resize and crop."""
         return tuple(dict.fromkeys(member.framing for member in self.members))
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The input gates of the members that have one; without any, predictions say nothing of an image's scope."""
+        return tuple(member.gate for member in self.members if member.gate is not None)
 
     @property
     def classifier(self) -> LesionClassifier:
@@ -281,10 +292,11 @@ class Predictor:
         if is_single(images) or not images:
             raise ConfigError("a case is a list of one or more images of a lesion; a single image goes to predict")
         opened = [open_image(image, self.framings, keep=chosen.explain is not None) for image in images]
-        combined, by_member, explanations = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
-        singles = self._predictions(combined, by_member, chosen, opened, explanations)
-        means = [rows.mean(0, keepdims=True) for rows in by_member]
-        whole = self._predictions(combined.mean(0, keepdims=True), means, chosen)[0]
+        found = self._score(opened, chosen, [metadata] * len(opened), one_case=True)
+        singles = self._predictions(found, chosen, opened)
+        means = [rows.mean(0, keepdims=True) for rows in found.by_member]
+        worst = [min(found.scopes, key=lambda scope: scope.score)] if found.scopes else None
+        whole = self._predictions(_Found(found.combined.mean(0, keepdims=True), means, worst), chosen)[0]
         return CasePrediction(**vars(whole), images=tuple(singles))
 
     def predict_opened(
@@ -293,8 +305,7 @@ class Predictor:
         """Predict images that were opened for ``framings``, as one batch."""
         if not opened:
             return []
-        combined, by_member, explanations = self._score(opened, options, metadata)
-        return self._predictions(combined, by_member, options, opened, explanations)
+        return self._predictions(self._score(opened, options, metadata), options, opened)
 
     def embed(self, images: Any, batch_size: int = 32) -> NDArray[np.float32]:
         """Compute the pooled features before the classifier, side by side for the members of an ensemble.
@@ -359,9 +370,7 @@ class Predictor:
 
         Explanations go on running uncompiled, and an engine is no longer asked.
         """
-        for member in self.members:
-            member.classifier.compile(**options)
-        self.members = tuple(replace(member, engine=None) for member in self.members)
+        self.members = tuple(member.compile(**options) for member in self.members)
         return self
 
     def __repr__(self) -> str:
@@ -383,7 +392,7 @@ class Predictor:
         metadata: Sequence[Patient | None] | None,
         *,
         one_case: bool = False,
-    ) -> tuple[Probabilities, list[Probabilities], list[Explanation] | None]:
+    ) -> _Found:
         """Score and explain N images, see ``_scored``, with what is left to torch in one thread where engines do the rest."""
         tails_only = options.explain is None or METHODS[options.explain].layerwise
         with one_torch_thread() if tails_only and all(member.running for member in self.members) else nullcontext():
@@ -391,19 +400,21 @@ class Predictor:
 
     def _scored(
         self, opened: Sequence[OpenedImage], options: PredictOptions, metadata: Sequence[Patient | None] | None, one_case: bool
-    ) -> tuple[Probabilities, list[Probabilities], list[Explanation] | None]:
-        """Score N images: (N, C) combined, each member's (N, C_m), and an explanation each where ``options`` ask for it.
+    ) -> _Found:
+        """Score N images: probabilities, scopes, and an explanation each where ``options`` ask for it.
 
         With ``one_case`` all explanations are about the label that is the most probable for all images together.
         """
         patients = encode_patients(metadata)
         scored = [_forward(member, opened, options, patients) for member in self.members]
-        by_member = [probabilities for probabilities, _ in scored]
+        by_member = [one.probabilities for one in scored]
         combined = self.combination(by_member)
         if not np.isfinite(combined).all():  # no threshold says anything of them
             raise StoreError(f"{self.name}: its scores are no numbers; fetch or publish the model again, or use it in float32")
+        judged = [one.log_odds for one in scored if one.log_odds is not None]
+        found = _Found(combined, by_member, scopes(self.gates, judged) if judged else None)
         if options.explain is None:
-            return combined, by_member, None
+            return found
 
         if options.target is not None:
             name, labels = target_labels(options.target, self.space)
@@ -414,8 +425,8 @@ class Predictor:
 
         sizes = [image.size for image in opened]
         maps = [
-            draw_maps(METHODS[options.explain], passes, member_labels(selected, mapping), member.framing, sizes)
-            for member, (_, passes), mapping in zip(self.members, scored, self.combination.maps, strict=True)
+            draw_maps(METHODS[options.explain], one.passes, member_labels(selected, mapping), member.framing, sizes)
+            for member, one, mapping in zip(self.members, scored, self.combination.maps, strict=True)
         ]
         explanations = []
         for name, image, own in zip(names, opened, zip(*maps, strict=True), strict=True):
@@ -423,17 +434,13 @@ class Predictor:
             heat = averaged(own, self.combination.weights)
             by_name = {member.name: one for member, one in zip(self.members, own, strict=True)}
             explanations.append(Explanation(options.explain, name, heat, by_name, image.image))
-        return combined, by_member, explanations
+        return found._replace(explanations=explanations)
 
     def _predictions(
-        self,
-        combined: Probabilities,
-        by_member: Sequence[Probabilities],
-        options: PredictOptions,
-        opened: Sequence[OpenedImage] | None = None,
-        explanations: Sequence[Explanation] | None = None,
+        self, found: _Found, options: PredictOptions, opened: Sequence[OpenedImage] | None = None
     ) -> list[Prediction]:
         """Make a Prediction of each of the N rows that ``_score`` found; without ``opened`` they are of no single image."""
+        combined, by_member = found.combined, found.by_member
         # Scores that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
         scores = None if self.space.malignancy_map is None else malignant_scores(combined, self.space)[0]
         apart = self.combination.disagreement(by_member)
@@ -452,7 +459,8 @@ class Predictor:
                 },
                 disagreement=None if apart is None else float(apart[i]),
                 quality=opened[i].quality if opened else None,
-                explanation=explanations[i] if explanations else None,
+                scope=found.scopes[i] if found.scopes else None,
+                explanation=found.explanations[i] if found.explanations else None,
                 shown=options.top,
                 decided=self.labels[ruled.decided[i]],
                 decided_by=decision_name(options.decide),
@@ -467,29 +475,52 @@ class Predictor:
         return predictions
 
 
-def _forward(
-    member: Member, opened: Sequence[OpenedImage], options: PredictOptions, patients: Tensor | None
-) -> tuple[Probabilities, list[tuple[Orientation, Evidence]]]:
-    """Run one member over every orientation of N images: (N, C_m) mean probabilities, and the passes, if a map is asked for.
+class _Found(NamedTuple):
+    """What was found in N images: combined probabilities (N, C), each member's (N, C_m), N scopes and N explanations."""
 
-    One forward pass serves prediction and map: what a map is about is known only when all members have been scored.
+    combined: Probabilities
+    by_member: Sequence[Probabilities]
+    scopes: Sequence[Scope] | None = None
+    explanations: Sequence[Explanation] | None = None
+
+
+class _Forward(NamedTuple):
+    """One member's passes over N images: mean probabilities (N, C_m), its gate's log-odds (N,), what maps are drawn from."""
+
+    probabilities: Probabilities
+    log_odds: NDArray[np.float64] | None
+    passes: list[tuple[Orientation, Evidence]]
+
+
+def _forward(member: Member, opened: Sequence[OpenedImage], options: PredictOptions, patients: Tensor | None) -> _Forward:
+    """Run one member over every orientation of N images.
+
+    One forward pass serves prediction, gate and map: what a map is about is known only when all members have been scored. The
+    gate judges the image as it is, not its mirrored and turned views.
     """
-    logits, passes = [], []
+    logits: list[Tensor] = []
+    passes: list[tuple[Orientation, Evidence]] = []
+    log_odds, gate = None, member.gate
     # Tensors of inference mode could not be differentiated afterwards.
     with torch.inference_mode() if options.explain is None else torch.no_grad():
         batch = member.batch(opened)
         known = None if patients is None else patients.to(batch)
         for orientation in orientations(options.tta, member.framing.size):
             images = orientation.apply(batch)
+            reading, state = gate is not None and gate.reads_features and not logits, None
             if options.explain is None:
-                logits.append(member.score(images, known))
-                continue
-            cut = METHODS[options.explain].cut(member.classifier)
-            scores, state = member.score_in_parts(cut, images, known)
+                scores, state = member.score_and_features(images, known) if reading else (member.score(images, known), None)
+            else:
+                cut = METHODS[options.explain].cut(member.classifier)
+                scores, state = member.score_in_parts(cut, images, known)
+                passes.append((orientation, Evidence(cut, images, state, known, member.score)))
+            if gate is not None and not logits:
+                if reading and (state is None or state is images):  # of a method that needs no cut
+                    state = member.score_and_features(images, known)[1]
+                log_odds = gate.log_odds(state if reading and state is not None else scores)
             logits.append(scores)
-            passes.append((orientation, Evidence(cut, images, state, known, member.score)))
     rows = [torch.softmax(scores.float(), dim=1).double().cpu().numpy() for scores in logits]
-    return np.asarray(rows[0] if len(rows) == 1 else np.mean(rows, axis=0)), passes
+    return _Forward(np.asarray(rows[0] if len(rows) == 1 else np.mean(rows, axis=0)), log_odds, passes)
 
 
 def in_chunks(sources: Iterable[_Source], open_: Callable[[_Source], _Opened], size: int) -> Iterator[list[_Opened]]:

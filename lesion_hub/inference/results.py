@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from lesion_hub.inference.decisions import MOST_PROBABLE
 from lesion_hub.inference.label_sets import COVERAGE, LabelSet, label_set_of
 
 HeatMap: TypeAlias = NDArray[np.float32]
+Verdict: TypeAlias = Literal["in scope", "unsure", "out of scope"]
 
 OVERLAY_COLOURS = "turbo"
 
@@ -38,13 +39,36 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What the input gate says of an image: whether it is one of those that the model was made for.
+
+    ``score`` in [0, 1] is the higher, the more the image is like the training images. Below ``refuse_below`` the verdict is
+    "out of scope", from ``accept_from`` on "in scope", and between them "unsure".
+    """
+
+    score: float
+    refuse_below: float
+    accept_from: float
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.score < self.refuse_below:
+            return "out of scope"
+        return "in scope" if self.score >= self.accept_from else "unsure"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, **asdict(self)}
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One image's answer.
 
     ``probabilities`` maps every label to a float, and they sum to 1. ``malignancy`` is the probability of a malignant lesion
     in [0, 1], None where the labels say nothing of it; ``decisions`` compares it with each stored operating point.
     ``members`` are the members' probabilities, each over its own labels. ``disagreement`` in [0, 1] says how far apart they
-    are (see ``Combination.disagreement``), None for a single model. ``quality`` holds the checks of the image.
+    are (see ``Combination.disagreement``), None for a single model. ``quality`` holds the checks of the image, ``scope`` the
+    input gate's verdict, None where no gate was fitted.
 
     ``decided`` is the label that the rule ``decided_by`` names. ``rules`` are the model's, None where they are not fitted.
     ``abstains`` says whether the model keeps silent, None where that was not asked for; ``doubt`` in [0, 1] is what it goes by.
@@ -57,6 +81,7 @@ class Prediction:
     members: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     disagreement: float | None = None
     quality: ImageQuality | None = None
+    scope: Scope | None = None
     explanation: Explanation | None = None
     shown: int = 3
     decided: str | None = None
@@ -131,13 +156,17 @@ class Prediction:
             "members": {name: dict(values) for name, values in self.members.items()},
             "disagreement": self.disagreement,
             "quality": self.quality.to_dict() if self.quality else None,
+            "scope": self.scope.to_dict() if self.scope else None,
             "explanation": {"method": explained.method, "label": explained.label} if explained else None,
         }
 
 
 @dataclass(frozen=True)
 class CasePrediction(Prediction):
-    """One answer for several images of a lesion: the mean of theirs. ``images`` are the single images' answers, in order."""
+    """One answer for several images of a lesion: the mean of theirs; ``scope`` is that of the image that fits the least.
+
+    ``images`` are the single images' answers, in order.
+    """
 
     images: tuple[Prediction, ...] = ()
 

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from lesion_hub.app import fragments, words
+from lesion_hub.app.handlers import Handlers
 from lesion_hub.app.options import AppOptions
 from lesion_hub.app.service import Answer, BatchItem
 from lesion_hub.app.uploads import Upload
 from lesion_hub.data.quality import FLAGS
 from lesion_hub.hub.wording import breaches, missing_statements
+from lesion_hub.inference.results import Scope
 from tests.app.models import photograph
 from tests.inference.networks import RULES
 
@@ -106,3 +108,25 @@ def test_a_page_keeps_silent_by_the_error_that_a_model_has_a_threshold_for(answe
         assert told["label_set"]["unpromised"] == ["df"]
     finally:
         served.predictor.rules = None
+
+
+def judged(answer: Answer, score: float) -> Answer:
+    """The answer with an input gate's verdict."""
+    return replace(answer, prediction=replace(answer.prediction, scope=Scope(score, 0.5, 0.8)))
+
+
+def test_a_picture_out_of_scope_shows_verdict_and_reason_and_holds_the_answer_back(service, answer, monkeypatch):
+    def analyse(score: float) -> tuple[str, ...]:
+        monkeypatch.setattr(type(service), "predict", lambda *_, **__: judged(answer, score))
+        return Handlers(service, None, None).analyse(None, None, None, None, None, None, None)  # type: ignore[arg-type]
+
+    first, held, *rest = analyse(0.1)
+    assert first.startswith("<div") and words.OUT_OF_SCOPE in first and "Score 0.10" in text_of(first)
+    assert held.startswith("<details") and "<summary>" in held and rest == ["", "", ""]
+    assert all(part in held for part in analyse(0.9)[1:])
+    unsure, *shown = analyse(0.6)
+    assert words.UNSURE in unsure and not any("<details class" in part for part in shown[:2])
+    assert 'data-scope="' not in analyse(0.9)[0]
+    assert not list(breaches(text_of(first + unsure)))
+    table = text_of(fragments.batch_table_html([BatchItem("a.jpg", judged(answer, 0.1))]))
+    assert "out of scope" in table

@@ -98,6 +98,7 @@ WITH_A_VERSION = {
     "ensemble create": "NAME --out OUT",
     "recalibrate": "NAME --data SET --out OUT",
     "attribution check": "NAME --data SET",
+    "gate check": "NAME --data SET",
 }
 WITHOUT = {
     "models": "NAME",
@@ -105,6 +106,7 @@ WITHOUT = {
     "publish": "RUN NAME --version 1.0.0 --notes First.",
     "calibrate": "NAME",
     "card": "NAME",
+    "gate fit": "NAME --data SET",
 }
 OF_NO_MODEL = {"train", "cross-validate", "search", "find-lr", "attribution methods"}
 

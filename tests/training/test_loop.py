@@ -17,9 +17,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from lesion_hub.errors import ConfigError, DataError, LesionHubError, StoreError
+from lesion_hub.files import read_json
 from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import publishable_files
 from lesion_hub.hub.store import list_versions
+from lesion_hub.inference import from_pretrained
 from lesion_hub.training import checkpoints, data, launch, loop, run, train
 from lesion_hub.training.device import OutOfMemory
 from lesion_hub.training.finish import check_publication, covered, publish_run
@@ -87,6 +89,20 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, sample_set: Callable[[st
         patched.setattr(Report, "summary", REAL_SUMMARY)
         train_recipe(recipe, made)
     return made
+
+
+def test_a_run_ends_with_an_input_gate_unless_its_recipe_turns_that_off(
+    whole_run: LaunchOptions, tiny: Recipe, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, brief: None
+) -> None:
+    gate = from_pretrained(whole_run.out).gates[0]
+    section = read_json(whole_run.out / "metrics.json")["gate"]
+    assert (gate.refuse_below, gate.accept_from) == (section["refuse_below"], section["accept_from"])
+    assert (
+        section["images"] + section["held_out"]["images"] <= 71 and "## Input gate" in (whole_run.out / "README.md").read_text()
+    )
+    monkeypatch.setattr(run, "finish", REAL_FINISH)
+    train_recipe(tiny.model_copy(update={"gate": False, "epochs": 2}), options)
+    assert from_pretrained(options.out).gates == () and "gate" not in read_json(options.out / "metrics.json")
 
 
 # Mid-accumulation in the head phase, at an epoch's border, twice in the second phase.

@@ -190,6 +190,7 @@ def test_keys_that_are_not_set_do_not_change_a_recipe(name: str, fingerprint: st
     assert isinstance(recipe, Recipe)
     assert recipe.fingerprint() == fingerprint
     assert recipe.loss.options == {} and "options" not in recipe.model_dump()["loss"]
+    assert recipe.gate and "gate" not in recipe.model_dump()
 
 
 def test_a_stream_takes_images_as_they_come() -> None:

@@ -66,15 +66,36 @@ def draw_lesion(diagnosis: str, seed: int, size: Size = 224, *, view: int = 0, a
         if present:
             STRUCTURES[name](canvas, lesion, strength, structure_rng)
 
-    image = _photograph(canvas.render(*_draw_light(photo_rng, width, height)), photo_rng)
+    image, seen = _finish(canvas, photo_rng, artefacts)
+    return SyntheticLesion(image, lesion.mask, diagnosis, patient_of(diagnosis, seed), skin.fitzpatrick, seen)
+
+
+def draw_skin(seed: int, size: Size = 224, *, artefacts: bool = True) -> Pixels:
+    """Draw skin without a lesion, as the person of ``seed`` has it: uint8 (H, W, 3); ``size`` as for `draw_lesion`.
+
+    >>> draw_skin(3, (60, 48)).shape
+    (48, 60, 3)
+    """
+    width, height = drawable_size(size)
+    rng = np.random.default_rng((seed, 1, 0))
+    middle, side = (width / 2, height / 2), min(width, height)
+    canvas = Canvas(LesionView(width, height, middle, 0.3 * side, angle=0.0))
+    paint_skin(canvas, skin_of(seed), rng)
+    return _finish(canvas, rng, artefacts)[0]
+
+
+def _finish(canvas: Canvas, rng: np.random.Generator, artefacts: bool) -> tuple[Pixels, tuple[str, ...]]:
+    """Photograph what was painted, and lay artefacts over it: uint8 (H, W, 3), and the artefacts' names."""
+    width, height = canvas.view.width, canvas.view.height
+    image = _photograph(canvas.render(*_draw_light(rng, width, height)), rng)
     seen: dict[str, int] = {}
     for name, share in ARTEFACT_SHARES.items() if artefacts else ():
-        present, severity = photo_rng.random() < share, int(photo_rng.integers(1, 4))
+        present, severity = rng.random() < share, int(rng.integers(1, 4))
         if present:
             seen[name] = severity
     for name, severity in seen.items():
-        image = blend(image, artefact_layer(name, (width, height), severity, int(photo_rng.integers(2**31))))
-    return SyntheticLesion(image, lesion.mask, diagnosis, patient_of(diagnosis, seed), skin.fitzpatrick, tuple(seen))
+        image = blend(image, artefact_layer(name, (width, height), severity, int(rng.integers(2**31))))
+    return image, tuple(seen)
 
 
 def drawable_size(size: Size) -> tuple[int, int]:

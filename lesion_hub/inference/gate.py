@@ -1,0 +1,77 @@
+"""The input gate: is an image one of those that the model was made for, a close-up of a skin lesion?
+
+A network answers whatever it is shown. But the last features of a photograph, a page of text or bare skin differ from those of
+a lesion, and the gate is a linear function that tells the two apart: of the stem's output, which a prediction has computed
+anyway, each channel's mean and standard deviation over the image. So it costs next to nothing. How its weights are found is in
+`evaluation.gate_fit`, their file in `hub.gate_file`.
+
+An ensemble has no gate of its own: its score is the mean of its members', in log-odds, and so are the limits that it is
+compared with. Gates then stay with the networks whose features they read, a new combination of published models has one at
+once, and what one member mistakes for a lesion the others may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from torch import Tensor
+
+from lesion_hub.config import GateSection
+from lesion_hub.errors import StoreError
+from lesion_hub.hub.gate_file import GateWeights
+from lesion_hub.inference.results import Scope
+
+_FARTHEST = 1e-9  # a limit of 0 or 1 has no log-odds
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A member's input gate, and the scores at which its verdicts begin."""
+
+    weights: GateWeights
+    refuse_below: float
+    accept_from: float
+
+    @classmethod
+    def of(cls, weights: GateWeights | None, section: GateSection | None) -> Gate | None:
+        """Return the gate that was read, None where there is none."""
+        return None if weights is None or section is None else cls(weights, section.refuse_below, section.accept_from)
+
+    @property
+    def reads_features(self) -> bool:
+        return self.weights.reads == "features"
+
+    def log_odds(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Compute the log-odds (N,) that each of N images is in scope, from the stem's output, or the logits (N, K)."""
+        values = pooled(outputs, len(self.weights.outputs)) if self.reads_features else outputs.float()
+        wanted, given = len(self.weights.outputs), values.shape[1]
+        if wanted != given:
+            raise StoreError(f"the input gate reads {wanted} values of a network that gives {given}; fit it again")
+        found = values @ self.weights.outputs.to(values) + self.weights.bias
+        return found.double().cpu().numpy()
+
+
+def pooled(features: Tensor, width: int | None = None) -> Tensor:
+    """Reduce the stem's output to the mean and the standard deviation of each channel over the image: (N, 2 C) float32.
+
+    Known are maps, (N, C, h, w) or (N, h, w, C), and (N, L, C) tokens; ``width``, 2 C, says which of two layouts it is.
+
+    >>> pooled(torch.ones(2, 5, 3, 3)).shape, pooled(torch.ones(2, 9, 5)).shape, pooled(torch.ones(2, 3, 3, 5), 10).shape
+    (torch.Size([2, 10]), torch.Size([2, 10]), torch.Size([2, 10]))
+    """
+    last = features.ndim == 3 or (width is not None and 2 * features.shape[1] != width == 2 * features.shape[-1])
+    flat = features.float().flatten(1, -2) if last else features.float().flatten(2).transpose(1, 2)
+    deviation, mean = torch.std_mean(flat, dim=1, correction=0)
+    return torch.cat([mean, deviation], dim=1)
+
+
+def scopes(gates: Sequence[Gate], log_odds: Sequence[NDArray[np.float64]]) -> list[Scope]:
+    """Make one verdict of those of all members that have a gate: N scopes of their (N,) log-odds."""
+    limits = np.array([[gate.refuse_below, gate.accept_from] for gate in gates])
+    refuse, accept = expit(logit(np.clip(limits, _FARTHEST, 1 - _FARTHEST)).mean(axis=0))
+    return [Scope(float(score), float(refuse), float(accept)) for score in expit(np.mean(log_odds, axis=0))]
