@@ -59,7 +59,7 @@ class GateOptions(Options):
 
     images: Count = 3000
     held_out: Count = 1000
-    refused: ProperShare = 0.008
+    refused: ProperShare = 0.007
     unsure: ProperShare = 0.03
     strength: Positive = 0.03
     seed: NonNegativeCount = 0
