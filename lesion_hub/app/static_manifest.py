@@ -1,7 +1,6 @@
 """``model.json`` of the static page: what makes of the graphs' outputs what ``predict`` gives, and puts it in words.
 
-A model's label sets and its gate belong in here once a config can hold them: `label_sets` and `gate` are the one place that
-reads them, and the page shows a set and a verdict where they are not None.
+A set of labels and a verdict on the picture are shown where the model has the limits of them.
 """
 
 from __future__ import annotations
@@ -12,15 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from lesion_hub import __version__
 from lesion_hub.app import words
 from lesion_hub.app.options import AppOptions
 from lesion_hub.data import quality
 from lesion_hub.errors import TaxonomyError
+from lesion_hub.hub.gate_file import GateWeights
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.attribution import METHODS, target_labels
-from lesion_hub.inference.members import SMALLEST_PROBABILITY
+from lesion_hub.inference.gate import scopes
+from lesion_hub.inference.label_sets import COVERAGE, LabelSet, least_probabilities, unpromised
+from lesion_hub.inference.members import SMALLEST_PROBABILITY, Member
 from lesion_hub.inference.results import palette
+from lesion_hub.models.network_cut import EndCut, cut
 from lesion_hub.taxonomy import LabelMap, LabelSpace
 
 FORMAT_VERSION = 1
@@ -80,22 +85,39 @@ def manifest(
 
 
 def label_sets(predictor: Predictor) -> dict[str, Any] | None:
-    """Say which labels belong to an answer's set: those of probability ``threshold`` and more, for a ``coverage``.
-
-    No config holds one yet.
-    """
-    return None
+    """Say from which probability on each label is in an answer's set (null: never); None where sets are not fitted."""
+    fitted = predictor.rules.label_sets if predictor.rules is not None else None
+    if fitted is None:
+        return None
+    least = least_probabilities(fitted, predictor.labels, COVERAGE)
+    names = dict(zip(predictor.labels, predictor.space.descriptions, strict=True))
+    found = LabelSet((), COVERAGE, unpromised(fitted, predictor.labels, COVERAGE), names)
+    return {"least": [value if math.isfinite(value) else None for value in least], "promise": words.set_promise(found)}
 
 
 def gate(predictor: Predictor) -> dict[str, Any] | None:
-    """Say what a model takes for a picture of a lesion: the ``threshold`` of the members' mean score.
+    """Say how the input gate judges a picture: the limits of the verdicts, and of each member (null: it has no gate) a
+    linear function of what it ``reads``, the logits or the pooled features (the means, then the deviations).
 
-    Of each of the ``members`` there are the ``mean``, ``deviation``, ``weights`` and ``bias`` of a linear score of its pooled
-    features, as `inference.pixel_graph` orders them.
-
-    No config holds one yet.
+    None where none was fitted, or where one reads more of a network than `inference.pixel_graph` gives: tokens of no place.
     """
-    return None
+    gated = [member for member in predictor.members if member.gate is not None]
+    if not gated or not all(_reads_what_is_given(member) for member in gated):
+        return None
+    limits = scopes(predictor.gates, [np.zeros(1)] * len(gated))[0]
+    return {
+        "refuse_below": limits.refuse_below,
+        "accept_from": limits.accept_from,
+        "members": [member.gate and _linear(member.gate.weights) for member in predictor.members],
+    }
+
+
+def _reads_what_is_given(member: Member) -> bool:
+    return member.gate is not None and (not member.gate.reads_features or isinstance(cut(member.classifier), EndCut))
+
+
+def _linear(weights: GateWeights) -> dict[str, Any]:
+    return {"reads": weights.reads, "weights": [float(f"{value:.7g}") for value in weights.outputs], "bias": weights.bias}
 
 
 def _labels(space: LabelSpace) -> list[dict[str, str]]:
@@ -144,5 +166,8 @@ def _words() -> dict[str, Any]:
         "no_heat": words.NO_HEAT,
         "heat": f"{words.HEAT_MEANS} {words.HEAT_DOES_NOT_MEAN}",
         "single": words.SINGLE,
+        "out_of_scope": [words.OUT_OF_SCOPE, words.REFUSED_BECAUSE],
+        "unsure": [words.UNSURE, words.UNSURE_BECAUSE],
+        "held_back": words.HELD_BACK,
         "disagreement": [[limit if math.isfinite(limit) else None, text] for limit, text in words.DISAGREEMENT],
     }

@@ -44,6 +44,7 @@ REFUSED_BECAUSE = (
     "What the networks see in it is unlike the images that they were trained on. The model answers whatever it is shown, so "
     "its answer to this picture means nothing. Use a sharp close-up of one lesion, best through a dermatoscope."
 )
+HELD_BACK = "Show what the model answers all the same"
 UNSURE_BECAUSE = (
     "What the networks see in it is rare among the images that they were trained on, so take the estimate with great caution. "
     "Check that one lesion fills the middle of a sharp picture."

@@ -86,13 +86,20 @@ def labels_in_sets(
     >>> labels_in_sets(np.array([[0.7, 0.3], [0.3, 0.7], [0.1, 0.9]]), fitted, ("a", "b"), 0.9).tolist()
     [[True, False], [True, True], [False, True]]
     """
-    place = coverage_index(coverage, fitted)
-    limits = np.array([fitted.limits[label][place] if label in fitted.limits else -1.0 for label in labels])
-    inside = nonconformity(probabilities) <= limits + _ROUNDING
+    inside = probabilities >= least_probabilities(fitted, labels, coverage)
     # Where no label fits, the set is the most probable one: it cannot make the promise any weaker.
     empty = ~inside.any(axis=1)
     inside[empty, probabilities[empty].argmax(axis=1)] = True
     return inside
+
+
+def least_probabilities(fitted: LabelSets, labels: tuple[str, ...], coverage: float) -> NDArray[np.float64]:
+    """Return from which probability on each label is in a set, (C,); infinity for one without a limit.
+
+    `nonconformity` solved for the probability: change them together.
+    """
+    place = coverage_index(coverage, fitted)
+    return np.array([1 - fitted.limits[label][place] - _ROUNDING if label in fitted.limits else np.inf for label in labels])
 
 
 def label_set_of(

@@ -51,23 +51,32 @@ export function malignancy(facts, probabilities) {
   return Math.min(mapped(probabilities, facts.malignancy)[facts.malignancy.malignant], 1);
 }
 
-/** The labels of an answer's set, the most probable first; null where the model stores none. */
+/** The places of the labels in an answer's set, the most probable first; null where no sets are fitted. */
 export function labelSet(facts, probabilities) {
   if (!facts.label_sets) return null;
-  const ranked = probabilities.map((value, label) => ({ value, label })).sort((a, b) => b.value - a.value);
-  const inside = ranked.filter(({ value }, place) => place === 0 || value >= facts.label_sets.threshold);
-  return { coverage: facts.label_sets.coverage, labels: inside.map(({ label }) => label) };
+  const { least } = facts.label_sets;
+  const inside = probabilities.map((_, label) => label).filter((label) => least[label] !== null && probabilities[label] >= least[label]);
+  if (!inside.length) return [indexOfLargest(probabilities)];
+  return inside.sort((one, other) => probabilities[other] - probabilities[one]);
 }
 
-/** Whether the picture is one of what the model knows, by the members' pooled features; null where the model has no gate. */
-export function verdict(facts, pooledByMember) {
-  if (!facts.gate || pooledByMember.some((pooled) => !pooled)) return null;
-  const scores = facts.gate.members.map((gate, m) => {
-    const standard = Array.from(pooledByMember[m], (value, i) => (value - gate.mean[i]) / gate.deviation[i]);
-    return 1 / (1 + Math.exp(-gate.bias - sum(standard.map((value, i) => value * gate.weights[i]))));
-  });
-  const score = sum(scores) / scores.length;
-  return { score, known: score >= facts.gate.threshold };
+/**
+ * Whether the picture is one that the model was made for, by the mean of its members' log-odds; null where no gate is fitted.
+ *
+ * `outputs` holds each member's `logits` and `pooled`, of F channels the means, the maxima and the deviations.
+ */
+export function verdict(facts, outputs) {
+  if (!facts.gate) return null;
+  const odds = facts.gate.members.map((gate, m) => {
+    if (gate === null) return null;
+    const { logits, pooled } = outputs[m];
+    const channels = gate.weights.length / 2;
+    const values = gate.reads === "logits" ? logits : [...pooled.slice(0, channels), ...pooled.slice(2 * channels)];
+    return gate.bias + sum(gate.weights.map((weight, i) => weight * values[i]));
+  }).filter((value) => value !== null);
+  const score = 1 / (1 + Math.exp(-sum(odds) / odds.length));
+  const { refuse_below: refuse, accept_from: accept } = facts.gate;
+  return { score, scope: score < refuse ? "out of scope" : score >= accept ? "in scope" : "unsure" };
 }
 
 // ------------------------------------------------------------------------------------------------ heat maps

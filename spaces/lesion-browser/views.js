@@ -26,15 +26,17 @@ export function percent(value) {
 
 /** Everything that is said of one picture; `explain` is called with the place of the label that a map is wanted of. */
 export function answerView(facts, answer, explain) {
-  return [
-    warningsView(facts, answer),
-    verdictView(answer),
+  const shown = [
     element("div", { class: "columns" },
       differentialView(facts, answer),
       element("div", {}, malignancyView(facts, answer), agreementView(facts, answer)),
     ),
     mapsView(facts, answer, explain),
   ].filter((part) => part !== null);
+  const refused = answer.verdict?.scope === "out of scope";
+  const summary = element("summary", { text: facts.words.held_back });
+  const parts = refused ? [element("details", { id: "held-back" }, summary, ...shown)] : shown;
+  return [verdictView(facts, answer), warningsView(facts, answer), ...parts].filter((part) => part !== null);
 }
 
 function section(id, title, ...children) {
@@ -57,27 +59,40 @@ function warningsView(facts, { flags }) {
   return element("div", { class: "notice", role: "alert" }, title, element("ul", {}, ...found));
 }
 
-function verdictView({ verdict }) {
-  if (!verdict) return null;
-  const text = verdict.known
-    ? "This looks like the pictures that the model was made for."
-    : "This does not look like the pictures that the model was made for: the estimate may mean nothing.";
-  return element("p", { id: "verdict", class: verdict.known ? "small" : "notice", text });
+function verdictView({ words, gate }, { verdict }) {
+  if (!verdict || verdict.scope === "in scope") return null;
+  const [title, why] = verdict.scope === "unsure" ? words.unsure : words.out_of_scope;
+  const limits = `refused below ${gate.refuse_below.toFixed(2)}, in scope from ${gate.accept_from.toFixed(2)} on`;
+  return element("div", { id: "verdict", class: "notice", role: "alert", "data-scope": verdict.scope },
+    element("strong", { text: title }),
+    element("p", { text: why }),
+    element("p", { class: "small", text: `Score ${verdict.score.toFixed(2)}, where 1 is most like the training images: ${limits}.` }),
+  );
 }
 
 function differentialView(facts, { probabilities, set }) {
   const { labels, title } = facts;
-  const view = section("differential", "Differential", bars(labels, probabilities));
-  if (set) {
-    const names = set.labels.map((label) => labels[label].name).join(", ");
-    view.append(element("p", { id: "set", text: `With ${percent(set.coverage)} coverage it is one of: ${names}.` }));
-  }
+  const view = section("differential", "Differential", ...setView(facts, set), bars(labels, probabilities));
   view.append(element("p", {
     class: "small",
     text: `Calibrated probabilities by ${title} over its ${labels.length} labels; the model always answers with one of them.`,
   }));
   return view;
 }
+
+/** The label set above the bars, in the words of the other page. */
+function setView({ labels, label_sets: sets }, set) {
+  if (!set) return [];
+  const names = set.map((label) => withinSentence(labels[label].name)).join(", ");
+  const said = set.length === 1 ? names : `one of ${names}`;
+  return [
+    element("p", { id: "set" }, element("strong", { text: said[0].toUpperCase() + said.slice(1) })),
+    element("p", { class: "small", text: sets.promise }),
+  ];
+}
+
+/** Writes a diagnosis small, but for an abbreviation. */
+const withinSentence = (name) => (/^.[a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name);
 
 function malignancyView(facts, { malignancy }) {
   const { words, operating_points: points } = facts;

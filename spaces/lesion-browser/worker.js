@@ -136,7 +136,7 @@ async function analyse({ file, explain = true }) {
     disagreement: disagreement(facts, byMember),
     flags: flagsOf(rgb, size, facts.quality),
     set: labelSet(facts, probabilities),
-    verdict: verdict(facts, outputs.map(({ pooled }) => pooled)),
+    verdict: verdict(facts, outputs),
   };
   if (explain) {
     last = { size, outputs, label: indexOfLargest(probabilities) };

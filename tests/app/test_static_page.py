@@ -15,22 +15,28 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lesion_hub.app import web_runtime, words
+from lesion_hub.app.static_manifest import gate
 from lesion_hub.app.static_page import HEADERS, write_static_page
 from lesion_hub.app.static_server import served_files
 from lesion_hub.config import OperatingPoint
 from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.hub.gate_file import GateWeights
 from lesion_hub.inference import Predictor
+from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import Combination, Member
+from lesion_hub.models.network_cut import cut
 from tests.app.test_browser import AXE, chromium  # noqa: F401 - a fixture
 from tests.data.bad_files import BROKEN, write_broken
 from tests.inference.networks import classifier, ensemble, picture
@@ -314,23 +320,37 @@ def test_neither_the_page_nor_its_worker_can_send_anything_elsewhere(chromium, a
         listener.server_close()
 
 
+def with_gates(model: Predictor) -> Predictor:
+    """The same members, with input gates of arbitrary weights that read their features."""
+    members = []
+    for member in model.members:
+        channels = cut(member.classifier).stem(torch.zeros(1, *member.classifier.input_config.input_size)).shape[1]
+        weights = GateWeights("features", torch.linspace(-0.1, 0.2, 2 * channels), 0.1)
+        members.append(replace(member, gate=Gate(weights, 0.5, 0.8)))
+    return Predictor(members, model.combination, name=model.name)
+
+
 def test_a_set_and_a_verdict_are_shown_where_the_model_has_them(chromium, folder, model, good, tmp_path):  # noqa: F811
     copy = tmp_path / "page"
     shutil.copytree(folder, copy)
     facts = json.loads((copy / "model.json").read_text())
-    seen = model.predict(good)
-    threshold = sorted(seen.probabilities.values())[-2] - 0.006
-    facts["label_sets"] = {"coverage": 0.9, "threshold": threshold}
-    widths = [3 * member.classifier.network.num_features for member in model.members]
-    gates = [{"mean": [0] * n, "deviation": [1] * n, "weights": [0] * n, "bias": -1} for n in widths]
-    facts["gate"] = {"threshold": 0.5, "members": gates}
+    seen, gated = model.predict(good), with_gates(model)
+    (first, _), (second, likely) = seen.top(2)
+    least = [likely - 0.006 if label in (first, second) else None for label in model.labels]
+    facts["label_sets"] = {"least": least, "promise": "As promised."}
+    facts["gate"] = gate(gated) | {"refuse_below": 0.999, "accept_from": 0.9999}
     (copy / "model.json").write_text(json.dumps(facts))
     with served_files(copy, headers=HEADERS) as url, visiting(chromium, url) as visit:
         visit.analyse(good)
+        verdict = visit.page.locator("#verdict")
+        verdict.wait_for()
+        assert words.OUT_OF_SCOPE in verdict.inner_text()
+        assert f"Score {gated.predict(good).scope.score:.2f}" in verdict.inner_text()
+        assert not visit.page.locator("#set").is_visible()
+        visit.page.locator("#held-back > summary").click()
         visit.see_answer()
-        both = ", ".join(full_name(model, label) for label, _ in seen.top(2))
-        assert visit.page.locator("#set").inner_text().startswith(f"With {words.percent(0.9)} coverage it is one of: {both}")
-        assert "does not look like" in visit.page.locator("#verdict").inner_text()
+        both = ", ".join(full_name(model, label).lower() for label in (first, second))
+        assert visit.page.locator("#set").inner_text() == f"One of {both}"
 
 
 def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(opened, good):
