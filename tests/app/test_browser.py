@@ -62,7 +62,7 @@ class Visit:
 
     def see_result(self) -> None:
         self.page.locator("#lesion-overlay img.lh-heat").first.wait_for()
-        self.page.locator("#lesion-bars section").wait_for()
+        self.page.locator("#lesion-bars [aria-labelledby=lh-bars-title]").wait_for()
 
     def analyse_first_example(self) -> None:
         self.page.locator("#lesion-examples .lh-example").first.click()
