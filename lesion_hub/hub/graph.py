@@ -73,32 +73,49 @@ def write_graph(classifier: LesionClassifier, weights: Path, prefix: str = "") -
         raise ConfigError(f"{classifier.architecture}: is exported in float32 and on the CPU; move it there")
     module = _Outputs(classifier).eval()
     images = torch.zeros(2, *classifier.input_config.input_size)
-    stream = io.BytesIO()
-    try:
-        with quiet_exporter(), torch.no_grad():
-            names = [LOGITS, FEATURES] if isinstance(module(images), tuple) else [LOGITS]
-            # torch.onnx's tracer and not its newer exporter: it takes half a second where that takes ten or more, and gives
-            # every tensor the name of its parameter, unfused.
-            torch.onnx.export(
-                module,
-                (images,),
-                cast(Any, stream),  # a stream will do, whatever the annotation says
-                input_names=[INPUT],
-                output_names=names,
-                dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
-                opset_version=OPSET,
-                dynamo=False,
-                export_params=False,
-                do_constant_folding=False,
-                training=torch.onnx.TrainingMode.PRESERVE,
-            )
-    except Exception as error:  # noqa: BLE001 - whatever an exporter meets in a network that it does not know
-        raise ConfigError(f"{classifier.architecture}: cannot be exported ({one_line(error)[:200]})") from None
-    graph = onnx.load_from_string(stream.getvalue())
+    with _exporting(classifier):
+        names = [LOGITS, FEATURES] if isinstance(module(images), tuple) else [LOGITS]
+    batches = {name: {0: "batch"} for name in (INPUT, *names)}
+    graph = traced(classifier, module, images, INPUT, names, export_params=False, dynamic_axes=batches)
     _take_weights_from(onnx, graph, weights, prefix)
     data = bytes(graph.SerializeToString(deterministic=True))
     _require_same_answers(classifier, module, data, weights.parent)
     return data
+
+
+def traced(
+    classifier: LesionClassifier, module: nn.Module, example: Tensor, source: str, outputs: list[str], **options: Any
+) -> Any:
+    """Trace a module of one input into an ONNX model, no weights folded; one line where it cannot be done.
+
+    By torch.onnx's tracer and not its newer exporter: it takes half a second where that takes ten or more, and gives every
+    tensor the name of its parameter, unfused. ``options`` are further ones of ``torch.onnx.export``.
+    """
+    stream = io.BytesIO()
+    with _exporting(classifier):
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            cast(Any, stream),  # a stream will do, whatever the annotation says
+            input_names=[source],
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=False,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            **options,
+        )
+    return require_onnx().load_from_string(stream.getvalue())
+
+
+@contextmanager
+def _exporting(classifier: LesionClassifier) -> Iterator[None]:
+    """Turn whatever an exporter meets in a network that it does not know into one line."""
+    try:
+        with quiet_exporter(), torch.no_grad():
+            yield
+    except Exception as error:  # noqa: BLE001 - see above
+        raise ConfigError(f"{classifier.architecture}: cannot be exported ({one_line(error)[:200]})") from None
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ probability; only then the negative part is dropped.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lesion_hub.errors import ConfigError, one_line
-from lesion_hub.hub.graph import OPSET, quiet_exporter, require_onnx
+from lesion_hub.hub.graph import traced
 from lesion_hub.hub.onnx_file import FEATURES, require_onnxruntime
 from lesion_hub.inference.attribution import Evidence, grad_cam
 from lesion_hub.models import LesionClassifier
@@ -62,27 +61,6 @@ def map_graph(classifier: LesionClassifier, images: Tensor) -> Any:
     model = traced(classifier, _explanation(classifier, parts, state), state, FEATURES, [MAPS, POOLED])
     _require_same_maps(classifier, model, images, state)
     return model
-
-
-def traced(classifier: LesionClassifier, module: nn.Module, example: Tensor, source: str, outputs: list[str]) -> Any:
-    """Trace a module into an ONNX model with its weights inside, none of them folded; one line where it cannot be done."""
-    stream = io.BytesIO()
-    try:
-        with quiet_exporter(), torch.no_grad():
-            torch.onnx.export(
-                module.eval(),
-                (example,),
-                cast(Any, stream),  # a stream will do, whatever the annotation says
-                input_names=[source],
-                output_names=outputs,
-                opset_version=OPSET,
-                dynamo=False,
-                do_constant_folding=False,
-                training=torch.onnx.TrainingMode.PRESERVE,
-            )
-    except Exception as error:  # noqa: BLE001 - whatever an exporter meets in a network that it does not know
-        raise ConfigError(f"{classifier.architecture}: cannot be exported ({one_line(error)[:200]})") from None
-    return require_onnx().load_from_string(stream.getvalue())
 
 
 def _require_same_maps(classifier: LesionClassifier, model: Any, images: Tensor, state: Tensor) -> None:

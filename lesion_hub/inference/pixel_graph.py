@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lesion_hub.errors import ConfigError, one_line
-from lesion_hub.hub.graph import require_onnx
+from lesion_hub.hub.graph import require_onnx, traced
 from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, require_onnxruntime
-from lesion_hub.inference.map_graph import map_graph, traced
+from lesion_hub.inference.map_graph import map_graph
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.preprocess_graph import IMAGE, RESIZED, preprocessing
 from lesion_hub.models import LesionClassifier
