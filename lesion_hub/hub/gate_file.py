@@ -21,7 +21,7 @@ from torch import Tensor
 from lesion_hub.config import CONFIG_NAME, GateSection, ModelConfig, dump_json, load_model_config, with_gate
 from lesion_hub.errors import StoreError
 from lesion_hub.files import write_bytes, write_text
-from lesion_hub.hub.layout import GATE_NAME
+from lesion_hub.hub.layout import GATE_NAME, read_hashed
 
 Reading = Literal["features", "logits"]
 
@@ -72,17 +72,7 @@ def read_gate(folder: Path, config: ModelConfig, name: str = GATE_NAME) -> GateW
     if section is None:
         return None
     path = folder / name
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
-            raise StoreError(f"{path}: is missing, or no regular file; fetch the model again")
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
-    if hashlib.sha256(data).hexdigest() != section.sha256:
-        raise StoreError(
-            f"{path}: sha256 is not the config's {section.sha256[:12]}…; the file was damaged or exchanged, fetch it again"
-        )
-    return _parsed(data, path)
+    return _parsed(read_hashed(path, section.sha256, _LARGEST), path)
 
 
 def _parsed(data: bytes, path: Path) -> GateWeights:

@@ -6,6 +6,7 @@ Nothing in a repo can run code when we load it: ``modeling_lesion.py`` is there 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -133,6 +134,21 @@ def verify_weights(folder: Path, config: ModelConfig | EnsembleConfig) -> None:
             f"{path}: sha256 {actual[:12]}… is not the config's {expected[:12]}…; "
             "the file was damaged or exchanged, fetch or publish it again"
         )
+
+
+def read_hashed(path: Path, sha256: str, largest: int) -> bytes:
+    """Read a published file of at most ``largest`` bytes that the config names; one that is another is refused."""
+    try:
+        if not path.is_file() or path.stat().st_size > largest:
+            raise StoreError(f"{path}: is missing, or no regular file; fetch the model again")
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StoreError(
+            f"{path}: sha256 is not the config's {sha256[:12]}…; the file was damaged or exchanged, fetch it again"
+        )
+    return data
 
 
 def publishable_files(folder: Path) -> list[str]:

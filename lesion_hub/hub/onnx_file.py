@@ -5,7 +5,6 @@ Needs onnxruntime alone, and neither torch nor the package onnx: predicting shou
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from lesion_hub.config import ModelConfig, Precision
 from lesion_hub.errors import ConfigError, StoreError, one_line
-from lesion_hub.hub.layout import GRAPH_NAMES, WEIGHTS_NAME
+from lesion_hub.hub.layout import GRAPH_NAMES, WEIGHTS_NAME, read_hashed
 
 INPUT, LOGITS, FEATURES = "pixel_values", "logits", "features"
 """What a graph takes and gives: normalised images, calibrated logits, and the stem's output, from which maps are drawn."""
@@ -44,16 +43,7 @@ def read_graph(folder: Path, config: ModelConfig, precision: Precision = "float3
     path, expected = folder / GRAPH_NAMES[precision], (config.lesion_hub.graphs or {}).get(precision)
     if expected is None:
         raise StoreError(f"{folder}: was published without {GRAPH_NAMES[precision]}; publish a version that has it")
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_GRAPH:
-            raise StoreError(f"{path}: is missing, or no regular file; fetch the model again")
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); fetch the model again") from None
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise StoreError(
-            f"{path}: sha256 is not the config's {expected[:12]}…; the file was damaged or exchanged, fetch it again"
-        )
+    data = read_hashed(path, expected, _LARGEST_GRAPH)
     require_own_weights(data, str(path))
     return data
 
