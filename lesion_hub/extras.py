@@ -23,31 +23,28 @@ EXTRA_OF = {
     "onnx": "onnx",
     "gradio": "app",
     "markdown_it": "app",
-    "multipart": "app",
     "python_multipart": "app",
     "transformers": "transformers",
 }
 """By the name that a library is imported under."""
 
-_IMPORTED_BY = {"data": ("datasets", "pandas", "pyarrow", "joblib", "sklearn", "evaluate"), "app": ("gradio", "markdown_it")}
-_IMPORTED_BY["train"] = (*_IMPORTED_BY["data"], "accelerate")
+_INCLUDES = {"train": "data"}
 
 
 class MissingExtra(LesionHubError, ImportError):
     """A library that an extra brings, and that is not installed."""
 
     def __init__(self, library: str) -> None:
-        self.library = library
         super().__init__(f"{library} is not installed; pip install 'lesion-hub[{EXTRA_OF[library]}]'")
 
 
 def require_extra(extra: str) -> None:
-    """Raise the line unless all libraries of ``data``, ``train`` or ``app`` are installed; imports none of them.
+    """Raise the line unless all libraries of an extra are installed; imports none of them.
 
     >>> require_extra("data")
     """
-    for library in _IMPORTED_BY[extra]:
-        if find_spec(library) is None:
+    for library, owner in EXTRA_OF.items():
+        if owner in (extra, _INCLUDES.get(extra)) and find_spec(library) is None:
             raise MissingExtra(library)
 
 

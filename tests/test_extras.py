@@ -58,7 +58,7 @@ def test_a_missing_extra_is_one_line(arguments: tuple[str, ...], line: str) -> N
 def test_every_extra_brings_what_is_said_of_it() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    names = {"sklearn": "scikit-learn", "markdown_it": "markdown-it-py", "multipart": "python-multipart"}
+    names = {"sklearn": "scikit-learn", "markdown_it": "markdown-it-py"}
     for library, extra in EXTRA_OF.items():
         lines = setup["options.extras_require"][extra].split()
         brought = {Requirement(line).name.replace("-", "_") for line in lines}

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from lesion_hub import __version__
 from lesion_hub.app import words
 from lesion_hub.app.options import AppOptions
@@ -21,7 +19,7 @@ from lesion_hub.errors import TaxonomyError
 from lesion_hub.hub.gate_file import GateWeights
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.attribution import METHODS, target_labels
-from lesion_hub.inference.gate import scopes
+from lesion_hub.inference.gate import limits_of
 from lesion_hub.inference.label_sets import COVERAGE, LabelSet, least_probabilities, unpromised
 from lesion_hub.inference.members import SMALLEST_PROBABILITY, Member
 from lesion_hub.inference.results import palette
@@ -104,10 +102,10 @@ def gate(predictor: Predictor) -> dict[str, Any] | None:
     gated = [member for member in predictor.members if member.gate is not None]
     if not gated or not all(_reads_what_is_given(member) for member in gated):
         return None
-    limits = scopes(predictor.gates, [np.zeros(1)] * len(gated))[0]
+    refuse, accept = limits_of(predictor.gates)
     return {
-        "refuse_below": limits.refuse_below,
-        "accept_from": limits.accept_from,
+        "refuse_below": refuse,
+        "accept_from": accept,
         "members": [member.gate and _linear(member.gate.weights) for member in predictor.members],
     }
 

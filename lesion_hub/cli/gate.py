@@ -110,7 +110,7 @@ def check(
     Example: `lesion-hub gate check ham10000-trio --data data/ham10000 --split test --outliers data/photos`
     """
     from lesion_hub.data.scan import image_sources
-    from lesion_hub.evaluation.gate_fit import check_gate, pictures_in, record_check, scope_auroc, summarise
+    from lesion_hub.evaluation.gate_fit import check_gate, count_verdicts, pictures_in, record_check, scope_auroc
     from lesion_hub.evaluation.overlap import choose_rows, data_name, training_records
     from lesion_hub.hub.store import resolve
     from lesion_hub.inference import from_pretrained
@@ -133,7 +133,7 @@ def check(
         if outliers is not None:
             found["outliers"] = check_gate(predictor, pictures_in(outliers), progress=progress)
             names["outliers"] = f"pictures of other things in {outliers.name}"
-    measured = {what: {"name": names[what], **summarise(scopes)} for what, scopes in found.items()}
+    measured = {what: {"name": names[what], **count_verdicts(scopes)} for what, scopes in found.items()}
     auroc = scope_auroc(found["data"], found["outliers"]) if len(found) == 2 else None
     if record:
         record_check(model, list(measured.values()), auroc)

@@ -328,7 +328,7 @@ def check_gate(
     return [answer.scope for answer in answers if not isinstance(answer, ImageError) and answer.scope is not None]
 
 
-def summarise(scopes: Sequence[Scope]) -> dict[str, Any]:
+def count_verdicts(scopes: Sequence[Scope]) -> dict[str, Any]:
     """Count the verdicts: images, and the share of each verdict."""
     if not scopes:
         raise DataError("no image could be read; name a folder that holds some")
@@ -348,7 +348,7 @@ def record_check(folder: str | Path, pictures: Sequence[dict[str, Any]], auroc: 
 
     Args:
         folder: of a model or an ensemble that is not published yet.
-        pictures: what ``summarise`` gives, each with the ``name`` of what was measured.
+        pictures: what ``count_verdicts`` gives, each with the ``name`` of what was measured.
         auroc: that of the score between them, where there are images that should pass and pictures that should not.
     """
     place = Path(folder)

@@ -73,8 +73,14 @@ def pooled(features: Tensor, width: int | None = None) -> Tensor:
     return torch.cat([mean.squeeze(over), deviation], dim=1)
 
 
-def scopes(gates: Sequence[Gate], log_odds: Sequence[NDArray[np.float64]]) -> list[Scope]:
-    """Make one verdict of those of all members that have a gate: N scopes of their (N,) log-odds."""
+def limits_of(gates: Sequence[Gate]) -> tuple[float, float]:
+    """Return the score below which members together call an image out of scope, and the one from which on it is in scope."""
     limits = np.array([[gate.refuse_below, gate.accept_from] for gate in gates])
     refuse, accept = expit(logit(np.clip(limits, _FARTHEST, 1 - _FARTHEST)).mean(axis=0))
-    return [Scope(float(score), float(refuse), float(accept)) for score in expit(np.mean(log_odds, axis=0))]
+    return float(refuse), float(accept)
+
+
+def scopes(gates: Sequence[Gate], log_odds: Sequence[NDArray[np.float64]]) -> list[Scope]:
+    """Make one verdict of those of all members that have a gate: N scopes of their (N,) log-odds."""
+    limits = limits_of(gates)
+    return [Scope(float(score), *limits) for score in expit(np.mean(log_odds, axis=0))]

@@ -161,20 +161,22 @@ def test_the_map_of_a_member_is_shown_without_asking_the_server(visit):
     assert len(seen.requests) == asked
 
 
+def tab_to(page, most: int, selector: str) -> None:
+    """Press Tab until an element is reached, at most so many times."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{most} times Tab do not reach {selector}")
+
+
 def test_the_keyboard_reaches_an_example_and_the_button(visit):
     seen = visit()
     press = seen.page.keyboard.press
 
-    def tab_to(selector: str) -> None:
-        for _ in range(60):
-            press("Tab")
-            if seen.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                return
-        raise AssertionError(f"60 times Tab do not reach {selector}")
-
-    tab_to(".lh-example")
+    tab_to(seen.page, 60, ".lh-example")
     press("Enter")
-    tab_to("#lesion-run, #lesion-run button")
+    tab_to(seen.page, 60, "#lesion-run, #lesion-run button")
     press("Enter")
     seen.see_result()
 

@@ -37,7 +37,7 @@ from lesion_hub.inference import Predictor
 from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.models.network_cut import cut
-from tests.app.test_browser import AXE, chromium  # noqa: F401 - a fixture
+from tests.app.test_browser import AXE, chromium, tab_to  # noqa: F401 - a fixture
 from tests.data.bad_files import BROKEN, write_broken
 from tests.inference.networks import classifier, ensemble, picture
 
@@ -255,20 +255,13 @@ def test_a_picture_is_pasted_and_dropped_too(opened, good):
 def test_the_slider_and_the_keyboard(opened):
     press = opened.page.keyboard.press
 
-    def tab_to(selector: str) -> None:
-        for _ in range(40):
-            press("Tab")
-            if opened.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                return
-        raise AssertionError(f"40 times Tab do not reach {selector}")
-
     opened.page.locator("h1").click()
-    tab_to("[data-example]")
+    tab_to(opened.page, 40, "[data-example]")
     press("Enter")
     opened.page.locator("#status", has_text="drawn_as_actinic_keratosis.jpg: the estimate is ready").wait_for()
     stack = opened.page.locator("#overlay .stack")
     before = stack.screenshot()
-    tab_to("#opacity")
+    tab_to(opened.page, 40, "#opacity")
     press("End")
     assert stack.screenshot() != before
 

@@ -16,11 +16,11 @@ from lesion_hub.evaluation.gate_fit import (
     FittedGate,
     GateOptions,
     check_gate,
+    count_verdicts,
     fit_gate,
     fit_gate_of,
     record_check,
     scope_auroc,
-    summarise,
 )
 from lesion_hub.files import read_json
 from lesion_hub.hub.card import render_card, write_card
@@ -70,11 +70,11 @@ def test_a_folder_gets_its_gate_its_figures_and_its_card(run, samples, photos):
     model = from_pretrained(run)
     inside = check_gate(model, sorted((samples / "HAM10000_images").glob("*.jpg")))
     outside = check_gate(model, sorted(photos.iterdir()))
-    assert summarise(outside) == {"images": 10, "in_scope": 0.0, "unsure": 0.0, "out_of_scope": 1.0}
-    record_check(run, [{"name": "photos", **summarise(outside)}], scope_auroc(inside, outside))
+    assert count_verdicts(outside) == {"images": 10, "in_scope": 0.0, "unsure": 0.0, "out_of_scope": 1.0}
+    record_check(run, [{"name": "photos", **count_verdicts(outside)}], scope_auroc(inside, outside))
     assert "| photos | 10 | 0.000 | 0.000 | 1.000 |" in (run / CARD_NAME).read_text()
     check_card(run)
-    assert len(inside) == 60 and summarise(inside)["out_of_scope"] < 0.2 and scope_auroc(inside, outside) > 0.95
+    assert len(inside) == 60 and count_verdicts(inside)["out_of_scope"] < 0.2 and scope_auroc(inside, outside) > 0.95
 
 
 @pytest.mark.parametrize("records", [True, False])
