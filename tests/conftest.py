@@ -48,6 +48,11 @@ settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, the whole scripts in examples/: begun last, one worker would be busy with them long after the others."""
+    items.sort(key=lambda item: "test_examples" not in item.nodeid)
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HF_HOME, ignore_errors=True)
 

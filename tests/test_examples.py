@@ -21,7 +21,7 @@ def test_an_afternoon_leads_from_a_clinics_folder_to_two_published_versions(tmp_
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OUT": str(tmp_path / "afternoon"),
-        "COUNT": "200",
+        "COUNT": "120",
         "LESION_HUB_CACHE": str(tmp_path / "cache"),
     }
     ran = subprocess.run(

@@ -208,9 +208,10 @@ def card(
     """
     from lesion_hub.hub.card import write_card
     from lesion_hub.hub.card_check import check_card
-    from lesion_hub.hub.trained_elsewhere import record_training_data
 
     if training_data is not None:
+        from lesion_hub.hub.trained_elsewhere import record_training_data  # loads torch, which no card needs
+
         if check or licence is None:
             raise ConfigError("--training-data is recorded with their --licence, and not by --check")
         record_training_data(run, training_data, licence)
