@@ -49,7 +49,7 @@ settings.load_profile("busy-machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, the whole scripts in examples/: begun last, one worker would be busy with them long after the others."""
+    """Begin with the longest, the whole scripts in examples/: begun last, one worker would work long after the others."""
     items.sort(key=lambda item: "test_examples" not in item.nodeid)
 
 

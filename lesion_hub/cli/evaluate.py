@@ -242,6 +242,9 @@ def _print_rules(section: Any) -> None:
         for rule, found in section["decisions"].items()
     )
     print_table(("decided by", "balanced accuracy", "accuracy"), rows)
+    if "gate" in section:
+        shares = (f"{words(name)} {interval(section['gate'][name])}" for name in ("in_scope", "unsure", "out_of_scope"))
+        say(f"input gate: {', '.join(shares)}")
     for found in section.get("label_sets", {}).get("coverages", {}).values():
         held, size = interval(found["coverage"]), interval(found["size"], 2)
         say(f"label sets promised to hold the true label in {found['promised']:.0%}: {held}; labels in a set: {size}")

@@ -147,7 +147,7 @@ def home_figures(
     )
     fitting = points_that_fit(points, model, space)
     found = assess(chosen.probabilities, chosen.labels, chosen.groups, space, points=fitting, **sampling)
-    answers = answers_by(native.probabilities[rows], model, fitting, rules, chosen.disagreement)
+    answers = answers_by(native.probabilities[rows], model, fitting, rules, chosen)
     wanted = [*CARD_HEADLINES, *(f"per_class.{space.labels[i]}.sensitivity" for i in present)]
     return {
         "same_labels": True,

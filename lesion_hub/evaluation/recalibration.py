@@ -189,7 +189,7 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
         own = _tempered(own, temperature)
         probabilities[held] = own.probabilities
         rules = fit_rules(_tempered(others, temperature))
-        answers.append((held, answers_by(own.probabilities, own.space, points, rules, own.disagreement)))
+        answers.append((held, answers_by(own.probabilities, own.space, points, rules, own)))
         judged = own.predictions.malignancy()
         if judged is None:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,32 +13,30 @@ from lesion_hub.config import AnswerRules, OperatingPoint
 from lesion_hub.evaluation.abstention import fit_abstention, judge_abstention
 from lesion_hub.evaluation.assessment import trait_bins
 from lesion_hub.evaluation.decisions import decisions_of, fit_balanced, judge_decisions
-from lesion_hub.evaluation.intervals import RESAMPLES
+from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_means, measure_bins
 from lesion_hub.evaluation.label_sets import fit_label_sets, judge_label_sets, sets_at
 from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.inference.abstention import limit_for
 from lesion_hub.inference.decisions import Decide, Prior
 from lesion_hub.inference.label_sets import COVERAGE, labels_in_sets
+from lesion_hub.inference.results import Verdict
 from lesion_hub.inference.rules import doubts
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace
 
 BIN_TRAITS = ("sex", "age", "site", "skin_tone", "source")
-RULES = ("label_sets", "decisions", "abstention")
-"""The sections of results that say how well the rules do."""
 
 
-def fit_rules(scored: Scored, chosen_on: str = "validation", *, scope: NDArray[np.float64] | None = None) -> AnswerRules:
-    """Fit label sets, the balanced decision and abstention on validation images, scored in the model's own labels.
-
-    ``scope`` (N,) is how far each image is from the training data, in [0, 1], where that is known: a signal of doubt.
-    """
+def fit_rules(scored: Scored, chosen_on: str = "validation") -> AnswerRules:
+    """Fit label sets, the balanced decision and abstention on validation images, scored in the model's own labels."""
     probabilities, labels, space = scored.probabilities, scored.labels, scored.space
     sets = fit_label_sets(probabilities, labels, scored.groups, space, chosen_on=chosen_on)
     sizes = labels_in_sets(probabilities, sets, space.labels, COVERAGE).sum(axis=1)
     return AnswerRules(
         label_sets=sets,
         decision=fit_balanced(probabilities, labels, space, chosen_on=chosen_on),
-        abstention=fit_abstention(probabilities, labels, sizes, scored.disagreement, scope=scope, chosen_on=chosen_on),
+        abstention=fit_abstention(
+            probabilities, labels, sizes, scored.disagreement, scope=scored.distance, chosen_on=chosen_on
+        ),
     )
 
 
@@ -72,15 +70,17 @@ def answers_by(
     space: LabelSpace,
     points: Mapping[str, OperatingPoint],
     rules: AnswerRules | None,
-    disagreement: NDArray[np.float64] | None,
+    scored: Scored,
     *,
-    scope: NDArray[np.float64] | None = None,
     decide: Decide | None = None,
     prior: Prior | None = None,
 ) -> RuleAnswers:
-    """Apply a model's rules to (N, C) ``probabilities`` in its own labels; ``decide`` and ``prior`` add a decision."""
+    """Apply a model's rules to the (N, C) ``probabilities`` in its own labels of the images of ``scored``.
+
+    ``decide`` and ``prior`` add a decision.
+    """
     sets = rules.label_sets if rules is not None else None
-    doubt = doubts(probabilities, space, rules, disagreement, scope)
+    doubt = doubts(probabilities, space, rules, scored.disagreement, scored.distance)
     silent = {}
     if doubt is not None and rules is not None and rules.abstention is not None:
         silent = {error: doubt > limit_for(float(error), rules.abstention) for error in rules.abstention.limits}
@@ -96,7 +96,7 @@ def measure_rules(
     scored: Scored, points: Mapping[str, OperatingPoint], rules: AnswerRules, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """Apply rules to images that are scored in the model's own labels, and measure them as ``judge_rules`` does."""
-    answers = answers_by(scored.probabilities, scored.space, points, rules, scored.disagreement)
+    answers = answers_by(scored.probabilities, scored.space, points, rules, scored)
     return judge_rules(answers, scored, scored.space, rules, resamples=resamples, seed=seed)
 
 
@@ -109,10 +109,11 @@ def judge_rules(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure the rules on the images of ``scored``: ``decisions`` and, where they are fitted, the others of ``RULES``.
+    """Measure the rules on the images of ``scored``.
 
-    ``answers`` are in the labels of ``model``. Where the truth is in coarser ones, decisions are coarsened too, and sets, which
-    promise nothing for those, are left out.
+    The result holds ``decisions``, the verdicts of the ``gate`` of a model that has one and, where they are fitted,
+    ``label_sets`` and ``abstention``. ``answers`` are in the labels of ``model``. Where the truth is in coarser ones, decisions
+    are coarsened too, and sets, which promise nothing for those, are left out.
     """
     space, labels, groups = scored.space, scored.labels, scored.groups
     sampling: dict[str, Any] = {"resamples": resamples, "seed": seed}
@@ -121,6 +122,8 @@ def judge_rules(
         bins = {trait: rows for trait, rows in trait_bins(scored.facts).items() if trait in BIN_TRAITS}
     by_rule = {name: _coarsened(chosen, scored, model) for name, chosen in answers.decisions.items()}
     found: dict[str, Any] = {"decisions": judge_decisions(by_rule, labels, groups, space, **sampling)}
+    if "scope" in scored.facts:
+        found["gate"] = judge_verdicts(list(scored.facts["scope"]), groups, bins=bins, **sampling)
     if rules is None:
         return found
     if rules.decision is not None:
@@ -132,6 +135,27 @@ def judge_rules(
         judged = judge_abstention(answers.doubt, answers.silent, predicted, labels, groups, space, bins=bins, **sampling)
         found["abstention"] = {"weights": dict(rules.abstention.weights), "chosen_on": rules.abstention.chosen_on, **judged}
     return found
+
+
+def judge_verdicts(
+    verdicts: Sequence[Verdict],
+    groups: Sequence[Any],
+    *,
+    bins: Mapping[str, Mapping[str, NDArray[np.int64]]] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure the share of N images that the gate gave each verdict, in all and ``by_group``; ``bins`` are rows by trait.
+
+    >>> found = judge_verdicts(["in scope", "in scope", "unsure", "in scope"], list("abcd"), resamples=20)
+    >>> found["in_scope"]["value"], found["out_of_scope"]["value"]
+    (0.75, 0.0)
+    """
+    given, every = np.asarray(verdicts), np.ones(len(verdicts), dtype=bool)
+    shares = {name.replace(" ", "_"): (given == name, every) for name in get_args(Verdict)}
+    means = bootstrap_means(shares, groups, resamples, seed)
+    by_group = measure_bins(shares, bins or {}, groups, resamples, seed)
+    return {**{name: one.to_dict() for name, one in means.items()}, "by_group": by_group}
 
 
 def _coarsened(chosen: NDArray[np.int64], scored: Scored, model: LabelSpace) -> NDArray[np.int64]:

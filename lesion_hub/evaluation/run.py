@@ -251,8 +251,7 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
     }
     own_labels = native.probabilities if native.native is None else native.native
     asked = options.decide or (None if options.prior is None else MOST_PROBABLE)
-    known = (predictor.space, points, predictor.rules, native.disagreement)
-    answers = answers_by(own_labels, *known, decide=asked, prior=options.prior)
+    answers = answers_by(own_labels, predictor.space, points, predictor.rules, native, decide=asked, prior=options.prior)
     section |= judge_rules(answers, scored, predictor.space, predictor.rules, **sampling)
     if temperature is not None and not options.tta and native.space == predictor.space:
         section["calibration"] = calibration_effect(

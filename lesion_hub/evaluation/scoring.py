@@ -20,6 +20,7 @@ from lesion_hub.evaluation.predictions import Predictions, check_predictions
 from lesion_hub.files import write_bytes
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.predictor import in_chunks
+from lesion_hub.inference.results import Scope
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace, finest_common, label_space
 
@@ -35,8 +36,9 @@ _PREFIX = "p_"
 class Scored:
     """Images with their probabilities (N, C) float64 and labels (N,) int64, both in ``space``.
 
-    ``facts`` has a row per image: image_id, group, age, sex, site, source, width, height, skin_tone, disagreement. ``native``
-    are the (N, C_m) probabilities in the model's own labels, None where ``space`` is those.
+    ``facts`` has a row per image: image_id, group, age, sex, site, source, width, height, skin_tone, disagreement, and of a
+    model with a gate scope (the verdict) and scope_score. ``native`` are the (N, C_m) probabilities in the model's own labels,
+    None where ``space`` is those.
     """
 
     probabilities: NDArray[np.float64]
@@ -58,6 +60,12 @@ class Scored:
         """Return the (N,) disagreements of an ensemble's members; None for a single model, or where they are not kept."""
         found = self.facts.get("disagreement")
         return None if found is None or found.isna().any() else found.to_numpy(dtype=np.float64)
+
+    @property
+    def distance(self) -> NDArray[np.float64] | None:
+        """Return how far each of the N images is from the training data, 1 less the gate's score; None without a gate."""
+        found = self.facts.get("scope_score")
+        return None if found is None or found.isna().any() else 1.0 - found.to_numpy(dtype=np.float64)
 
     @property
     def predictions(self) -> Predictions:
@@ -106,6 +114,7 @@ def score_dataset(
     ]
     probabilities = np.empty((len(kept), len(predictor.space)))
     disagreement: list[float | None] = []
+    scopes: list[Scope | None] = []
     traits: list[ImageTraits] = []
     for chunk in in_chunks(image_sources(chosen), _open_and_measure, batch_size):
         start, stop = len(traits), len(traits) + len(chunk)
@@ -113,6 +122,7 @@ def score_dataset(
         answers = predictor.predict(images, tta=tta, batch_size=batch_size, metadata=patients[start:stop])
         probabilities[start:stop] = [list(answer.probabilities.values()) for answer in answers]
         disagreement += [answer.disagreement for answer in answers]
+        scopes += [answer.scope for answer in answers]
         traits += [measured for _, measured in chunk]
         if progress is not None:
             progress(stop, len(kept))
@@ -120,6 +130,9 @@ def score_dataset(
     native = probabilities / probabilities.sum(axis=1, keepdims=True)
     mapped = predictor.space.map_to(target).probabilities(native)
     facts = facts.join(pd.DataFrame(traits)).assign(disagreement=pd.Series(disagreement, dtype="float64"))
+    if predictor.gates:
+        judged = [scope for scope in scopes if scope is not None]
+        facts = facts.assign(scope=[one.verdict for one in judged], scope_score=[one.score for one in judged])
     return Scored(mapped, labels[kept], target, facts, native=None if predictor.space == target else native)
 
 

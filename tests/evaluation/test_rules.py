@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import ClassLabel
 from scipy.special import softmax
 
 import lesion_hub
-from lesion_hub.config import load_ensemble_config, load_model_config
+from lesion_hub.config import dump_json, load_ensemble_config, load_model_config
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation.abstention import aurc, fit_abstention, judge_abstention, risk_coverage
 from lesion_hub.evaluation.calibration import calibrate_run
@@ -22,6 +23,7 @@ from lesion_hub.evaluation.run import evaluate, record
 from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.hub.card import write_card
 from lesion_hub.hub.card_check import check_card
+from lesion_hub.hub.gate_file import GateWeights, write_gate
 from lesion_hub.hub.layout import verify_weights
 from lesion_hub.hub.store import info
 from lesion_hub.inference.ensemble import create_ensemble, pin_member
@@ -80,9 +82,10 @@ def test_every_rule_is_measured_with_intervals_and_by_skin_tone():
 def test_joined_answers_are_those_of_all_images():
     scored = scored_lesions(80)
     rules = fit_rules(scored)
-    whole = answers_by(scored.probabilities, HAM7, {}, rules, scored.disagreement)
+    whole = answers_by(scored.probabilities, HAM7, {}, rules, scored)
     rows = np.arange(80)[::-1][:30], np.arange(50)
-    parts = [(part, answers_by(scored.probabilities[part], HAM7, {}, rules, scored.disagreement[part])) for part in rows]
+    some = [replace(scored, facts=scored.facts.iloc[part]) for part in rows]
+    parts = [(part, answers_by(scored.probabilities[part], HAM7, {}, rules, one)) for part, one in zip(rows, some, strict=True)]
     joined = RuleAnswers.joined(parts)
     assert np.array_equal(joined.decisions["balanced"], whole.decisions["balanced"])
     assert np.array_equal(joined.sets[0.9], whole.sets[0.9])
@@ -107,6 +110,43 @@ def test_the_signal_that_knows_of_errors_gets_weight_and_the_threshold_keeps_the
     assert fitted.weights["scope"] == 1.0
     assert fitted.answered["0.05"] > 0.3
     assert "0.02" not in fit_abstention(chances, 1 - chances.argmax(axis=1), None, None).limits  # always wrong: no threshold
+
+
+def test_what_the_gate_says_is_a_signal_of_doubt_and_is_measured_at_home_and_elsewhere(make_model, samples, data):
+    folder = make_model(seed=5)
+    weights = GateWeights("logits", torch.linspace(-1, 1, 7), 0.0)
+    write_gate(folder, weights, refuse_below=0.4, accept_from=0.6)
+    abstention = calibrate_run(folder, samples).rules.abstention
+    assert "scope" in abstention.weights
+    given = abstention.model_copy(update={"weights": {"confidence": 1.0, "scope": 1.0}, "limits": {"0.05": 0.5}})
+    section = load_model_config(folder).lesion_hub
+    rules = section.rules.model_copy(update={"abstention": given})
+    config = load_model_config(folder).model_copy(update={"lesion_hub": section.model_copy(update={"rules": rules})})
+    (folder / "config.json").write_text(dump_json(config))
+
+    model = lesion_hub.from_pretrained(folder)
+    answer = model.predict(picture())
+    unsure = (1 - max(answer.probabilities.values())) * 7 / 6
+    assert answer.doubt == pytest.approx((unsure + 1 - answer.scope.score) / 2, abs=1e-6)
+    done = evaluate(folder, data, out=folder / "evaluation", **QUICK)
+    record(done)
+    answers = [model.predict(image.convert("RGB")) for image in done_images(done, data)]
+    own = answers_by(done.scored.probabilities, HAM7, {}, rules, done.scored)
+    assert own.doubt == pytest.approx([one.doubt for one in answers], abs=1e-5)
+    refused = np.mean([one.scope.verdict == "out of scope" for one in answers])
+    assert 0 < refused < 1
+    assert done.section["gate"]["out_of_scope"]["value"] == pytest.approx(refused)
+    assert sum(one["images"] for one in done.section["gate"]["by_group"]["skin_tone"].values()) == len(answers)
+    home = home_figures(folder, HAM7, [0, 1, 2, 3, 4, 5, 6], HAM7, {}, rules, QUICK)
+    assert home["gate"] == done.section["gate"]
+    card = write_card(folder).read_text()
+    check_card(folder)
+    assert "out of scope. By group" in card
+
+
+def done_images(done, data):
+    ids = list(data.dataset["image_id"][:])
+    return [data.dataset[ids.index(name)]["image"] for name in done.scored.facts["image_id"]]
 
 
 def test_a_calibrated_model_gets_its_rules_alone_and_nothing_else_changes(make_model, samples):
