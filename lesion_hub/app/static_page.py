@@ -127,7 +127,7 @@ def publish_static_page(
 ) -> PublishedSpace:
     """Write the page of a published model and push it as a static Space; the same content makes no commit.
 
-    >>> publish_static_page("org/skin", "ham10000-trio@v1.1.0").location  # doctest: +SKIP
+    >>> publish_static_page("org/skin", "ham10000-trio@v1.2.0").location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin'
     """
     parts = pinned_parts(model, registry=registry, token=token)

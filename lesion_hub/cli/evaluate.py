@@ -166,6 +166,10 @@ def calibrate(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set with the validation part, where the run kept no predictions.")
     ] = None,
+    rules_anew: Annotated[
+        bool,
+        typer.Option("--rules-anew", help="Fit the rules that it has anew, say after its input gate; no probability changes."),
+    ] = False,
     manifest: ManifestOption = None,
     reading: ReadingOptions = ReadingOptions(),
     registry: RegistryOption = None,
@@ -182,7 +186,15 @@ def calibrate(
     reading.refuse_without(data, "--data")
     source = None if data is None else read_data(data, reading)
     with progress_bar("scoring images") as progress:
-        done = calibrate_run(run, source, manifest=manifest, registry=registry, engine=engine, progress=progress)
+        done = calibrate_run(
+            run,
+            source,
+            rules_anew=rules_anew,
+            manifest=manifest,
+            registry=registry,
+            engine=engine,
+            progress=progress,
+        )
     facts = {
         **(done.result.to_dict() if done.result else {"temperature": "kept"}),
         "operating_points": {name: point.threshold for name, point in done.points.items()},

@@ -162,7 +162,7 @@ def publish_space(
     A model without a version is pinned to its highest. Files that you added to the Space stay; the others are replaced.
     With `--static` the page holds its one model itself, runs on no machine of the Hub, and costs nothing.
 
-    Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.1.0`
+    Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.2.0`
     """
     from lesion_hub.hub.remote import quiet_downloads
     from lesion_hub.hub.space import publish_space as push

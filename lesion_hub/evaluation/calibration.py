@@ -237,6 +237,7 @@ def calibrate_run(
     folder: str | Path,
     data: str | Path | ReadResult | None = None,
     *,
+    rules_anew: bool = False,
     manifest: str | Path | None = None,
     registry: str | Path | None = None,
     engine: str = "auto",
@@ -248,7 +249,8 @@ def calibrate_run(
     are those that the run keeps, or those of the validation part of ``data``, which an ensemble needs; ``manifest`` is a split
     file that says which images that is. ``engine`` is that of ``from_pretrained``. A model that is calibrated already keeps its
     temperature and operating points, and gets the rules that it lacks: label sets, the balanced decision, abstention. One that
-    has them all is refused: a second fit would be to the same images again.
+    has them all is refused, unless its rules are to be fitted ``rules_anew``: the gate may have come after them, whose score
+    is a signal of doubt.
 
         calibrate_run("runs/ham10000_lite0").result.temperature
     """
@@ -257,9 +259,10 @@ def calibrate_run(
     content = read_json(place / METRICS_NAME, missing_ok=True)
     source = data_name(data) if isinstance(data, ReadResult) else Path(data or "validation").name
     calibrated = _is_calibrated(config, content)
-    if calibrated and own_section(config).rules is not None:
+    if calibrated and own_section(config).rules is not None and not rules_anew:
         held = f"temperature {own_section(config).temperature:.4g}, with its rules"
-        raise ConfigError(f"{place}: is calibrated already ({held}); train or combine anew to refit")
+        fix = "train or combine anew to refit, or fit the rules alone with --rules-anew"
+        raise ConfigError(f"{place}: is calibrated already ({held}); {fix}")
     scored = _validation_predictions(place, config, data, manifest, registry, engine, progress)
     if calibrated:
         return _add_rules(place, config, scored, content, source)

@@ -95,7 +95,7 @@ def publish_space(
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         dry_run: check everything, write nothing.
 
-    >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.1.0"]).location  # doctest: +SKIP
+    >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.2.0"]).location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin-demo'
     """
     _require_space_name(name)

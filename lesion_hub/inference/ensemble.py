@@ -224,7 +224,7 @@ def create_ensemble(
         registry: registry root.
         token: Hub token.
 
-    >>> create_ensemble("trio", ["lite0", "lite1", "lite2@v1.1.0"], weights=[0.3, 0.3, 0.4])  # doctest: +SKIP
+    >>> create_ensemble("trio", ["lite0", "lite1", "lite2@v1.2.0"], weights=[0.3, 0.3, 0.4])  # doctest: +SKIP
     """
     folder = Path(out).expanduser()
     require_new_folder(folder)

@@ -9,10 +9,13 @@
 # OUT       folder for runs and evaluations
 # REGISTRY  where the versions are published
 # WEIGHTS   folder of ImageNet weights (timm's name + .safetensors); left out, timm downloads them
-# In the environment: SET, further --set options for all runs, say SET="compile=false" where there is no C++ compiler; RECORDS, where
-# the split and the baseline's numbers go (OUT/records).
+# In the environment, if wanted:
+# OUTLIERS  folder of pictures that are no lesions, for the input gates
+# ELSEWHERE folder of ISIC 2017's training images, for what the cards say was measured elsewhere
+# SET       further --set options for all runs, say SET="compile=false" where there is no C++ compiler
+# RECORDS   where the split and the baseline's numbers go (OUT/records)
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '6,13s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '6,16s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records}
 export LESION_HUB_REGISTRY=$registry
 members=(mobilenetv2 lite0 lite2)
@@ -21,7 +24,10 @@ declare -A backbone=(
 )
 read -ra settings <<<"${SET:-}"
 
-published() { [ -d "$registry/$1/v1.1.0" ]; }
+version=1.2.0
+notes="With an input gate, label sets, decisions and abstention, measured on ISIC 2017 too."
+
+published() { [ -d "$registry/$1/v$version" ]; }
 
 train() {
     local start=()
@@ -30,8 +36,17 @@ train() {
         --set compile=true "${start[@]}" "${settings[@]}"
 }
 
-measure() { # robustness, heat maps on test images, and the card with all of it
+fit_gate() { # and the rules after it: its score is a signal of doubt
+    local others=()
+    [ -z "${OUTLIERS:-}" ] || others=(--outliers "$OUTLIERS")
+    lesion-hub gate fit "$out/$1" --data "$data/ham10000" --count 2000 "${others[@]}"
+    lesion-hub calibrate "$out/$1" --data "$data/ham10000" --rules-anew
+}
+
+measure() { # at home with robustness, elsewhere, heat maps on test images, and the card with all of it
     lesion-hub evaluate --model "$out/$1" --data "$data/ham10000" --robustness --record --out "$out/evaluation/$1"
+    [ -z "${ELSEWHERE:-}" ] || lesion-hub evaluate --model "$out/$1" --data "$ELSEWHERE" --split all --external "ISIC 2017" \
+        --data-licence cc0-1.0 --record --out "$out/elsewhere/$1"
     lesion-hub attribution check "$out/$1" --data "$out/test-images" --method gradcam --count 32 --record
     lesion-hub card "$out/$1" --name "ham10000-$1"
     lesion-hub card "$out/$1" --check
@@ -57,8 +72,9 @@ done
 test_images
 for name in "${members[@]}"; do
     published "ham10000-$name" || {
+        fit_gate "$name"
         measure "$name"
-        lesion-hub publish "$out/$name" "ham10000-$name" --version 1.1.0 --notes "With the graph by which ONNX Runtime runs it."
+        lesion-hub publish "$out/$name" "ham10000-$name" --version "$version" --notes "$notes"
     }
 done
 
@@ -67,7 +83,7 @@ if ! published ham10000-trio; then
     lesion-hub ensemble create "${members[@]/#/ham10000-}" --weights 0.3,0.3,0.4 --out "$out/trio"
     lesion-hub calibrate "$out/trio" --data "$data/ham10000"
     measure trio
-    lesion-hub publish "$out/trio" ham10000-trio --version 1.1.0 --notes "With the graph by which ONNX Runtime runs it."
+    lesion-hub publish "$out/trio" ham10000-trio --version "$version" --notes "$notes"
 fi
 
 for other in plain "${members[@]/#/ham10000-}"; do

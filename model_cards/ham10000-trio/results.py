@@ -19,10 +19,10 @@ BEGIN, END = "<!-- results: model_cards/ham10000-trio/results.py -->", "<!-- end
 
 MODELS = {
     "plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0)": HERE / "plain.json",
-    "`ham10000-mobilenetv2`": ROOT / "registry/ham10000-mobilenetv2/v1.1.0/metrics.json",
-    "`ham10000-lite0`": ROOT / "registry/ham10000-lite0/v1.1.0/metrics.json",
-    "`ham10000-lite2`": ROOT / "registry/ham10000-lite2/v1.1.0/metrics.json",
-    "**`ham10000-trio`**, the ensemble": ROOT / "registry/ham10000-trio/v1.1.0/metrics.json",
+    "`ham10000-mobilenetv2`": ROOT / "registry/ham10000-mobilenetv2/v1.2.0/metrics.json",
+    "`ham10000-lite0`": ROOT / "registry/ham10000-lite0/v1.2.0/metrics.json",
+    "`ham10000-lite2`": ROOT / "registry/ham10000-lite2/v1.2.0/metrics.json",
+    "**`ham10000-trio`**, the ensemble": ROOT / "registry/ham10000-trio/v1.2.0/metrics.json",
 }
 COLUMNS = {
     "balanced accuracy": "balanced_accuracy",

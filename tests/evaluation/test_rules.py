@@ -168,6 +168,7 @@ def test_a_calibrated_model_gets_its_rules_alone_and_nothing_else_changes(make_m
     assert "label_sets" in json.loads((folder / "metrics.json").read_text())["validation"]
     with pytest.raises(ConfigError, match="with its rules"):
         calibrate_run(folder, samples)
+    assert calibrate_run(folder, samples, rules_anew=True).rules == done.rules
 
 
 def test_an_ensembles_rules_stand_in_its_config(registry, pair, samples, tmp_path, data):
