@@ -96,7 +96,8 @@ def add_index(app: Sphinx, error: Exception | None) -> None:
 # ------------------------------------------------------------------------------------------------ Markdown
 
 myst_heading_anchors = 4
-# The registry's index and the cards of shipped models are reached from model_cards/README.md; cards begin with the Hub's metadata.
+myst_enable_extensions = ["deflist"]
+# The registry's index and the cards of shipped models are reached from model_cards/README.md.
 suppress_warnings = ["toc.not_included"]
 
 # ------------------------------------------------------------------------------------------------ docstrings

@@ -1,9 +1,10 @@
-"""The directive ``command-reference``: every command of ``lesion-hub`` with its arguments and options, as the program has them."""
+"""The directive ``command-reference``: every command of ``lesion-hub`` with what it takes, as the program has it."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from io import StringIO
@@ -39,8 +40,8 @@ def section(name: str, command: Any) -> str:
         return f"## {name}\n\n{text}\n\n```text\n{printed_help(name, command)}```"
     usage = " ".join([name, *command.collect_usage_pieces(context)]).replace("{", "").replace("}", "")
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [f"| `{spelling}` | {cell(told)} |" for spelling, told in filter(None, records) if spelling != "--help"]
-    return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", "\n".join(["| | |", "|---|---|", *rows])])
+    taken = [f"`{spelling}`\n: {as_it_is(told) or '…'}" for spelling, told in filter(None, records) if spelling != "--help"]
+    return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", *taken])
 
 
 def printed_help(name: str, command: Any) -> str:
@@ -50,11 +51,9 @@ def printed_help(name: str, command: Any) -> str:
     return output.getvalue()
 
 
-def cell(text: str) -> str:
-    """A table's cell that shows the text as it is."""
-    for mark in "\\`*_|<[$":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+def as_it_is(text: str) -> str:
+    """The text on one line, with what Markdown would take for a mark escaped."""
+    return " ".join(re.sub(r"([\\`*_|<\[$])", r"\\\1", text).split())
 
 
 class CommandReference(SphinxDirective):
