@@ -22,7 +22,16 @@ IN_WHEEL = (
     "lesion_hub/_browser/index.html.jinja",
     "lesion_hub/training/recipes/ham10000_default.yaml",
 )
-IN_SDIST = ("LICENSE", "CITATION.cff", "CHANGELOG.md", "README.md", "setup.cfg", "pyproject.toml", "docs/conf.py", "tests/conftest.py")
+IN_SDIST = (
+    "LICENSE",
+    "CITATION.cff",
+    "CHANGELOG.md",
+    "README.md",
+    "setup.cfg",
+    "pyproject.toml",
+    "docs/conf.py",
+    "tests/conftest.py",
+)
 NEVER = ("node_modules/", "/runs/", "/demo/", "/site/", ".venv", "__pycache__", ".lock", ".doctrees", "/cache/images")
 # Written by every build anew; RECORD follows from the others.
 OF_THE_BUILD = ("WHEEL", "RECORD")
