@@ -75,7 +75,7 @@ dist: .venv/.release ## build the sdist, the wheel from it, and check both
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python examples/check_dist.py dist
+	$(BIN)/python release/check_dist.py dist
 
 clean:           ## remove the environments and what the targets made
 	rm -rf .venv $(LOWEST) site demo runs build dist *.egg-info

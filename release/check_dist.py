@@ -1,4 +1,4 @@
-"""Check a release's files: ``python examples/check_dist.py dist``; ``make dist`` builds them first.
+"""Check a release's files: ``python release/check_dist.py dist``; ``make dist`` builds them first.
 
 The sdist holds what it should and nothing that a command made; a wheel built from it again holds the same files, byte for byte.
 """
