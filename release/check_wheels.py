@@ -1,6 +1,6 @@
-"""Check that all we depend on has wheels for every Python promised: ``python release/check_wheels.py``; needs uv and the network.
+"""Check that all we depend on has wheels for every Python promised: ``python release/check_wheels.py``; needs uv.
 
-Nothing is installed: uv resolves setup.cfg's requirements, the extras' too, for each Python, the newest and the lowest versions.
+Nothing is installed: uv resolves setup.cfg's requirements, the extras' too, newest and lowest, for each Python.
 """
 
 from __future__ import annotations
@@ -44,4 +44,4 @@ def resolves(python: str, resolution: str) -> bool:
 
 if __name__ == "__main__":
     asked = [(python, "highest") for python in PYTHONS] + [(python, "lowest-direct") for python in LOWEST_FOR]
-    sys.exit(0 if all([resolves(*pair) for pair in asked]) else 1)
+    sys.exit(0 if not [pair for pair in asked if not resolves(*pair)] else 1)
