@@ -168,7 +168,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     table[operations.select_backward.default] = _slope_of_select
     table[operations.slice_backward.default] = _slope_of_slice
     table[operations._adaptive_avg_pool2d_backward.default] = _slope_of_average_pool
-    table[operations._safe_softmax.default] = _softmax_with_a_winner
+    if hasattr(operations, "_safe_softmax"):  # torch 2.4 has none, and attends by a plain one
+        table[operations._safe_softmax.default] = _softmax_with_a_winner
     table[operations.convolution_backward.default] = _slope_of_convolution
     table[operations.native_layer_norm.default] = _layer_norm
     return table
