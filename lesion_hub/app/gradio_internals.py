@@ -23,9 +23,10 @@
 - **Connections that bring no request** (`SilentConnections`). uvicorn closes a connection that rests behind a request, but it
   waits for ever for the first one, and for an answer to be read. Touched: ``Blocks.server``, uvicorn's
   ``server_state.connections``, and of a connection its ``transport`` and ``cycle``. Noticed by the same tests.
-- **No reloading on a Space** (`without_reloading`). There Gradio starts a server that takes edits of ``app.py``; where the
-  package ``spaces`` is missing, as in a Docker Space, it prints a stack trace instead. Touched: ``http_server.get_space``.
-  Noticed by ``tests/app/test_gradio_internals.py``.
+- **A Space is no other place** (`without_reloading`, and `lesion_hub.app.page.Page`). There Gradio starts a server that takes
+  edits of ``app.py`` (where the package ``spaces`` is missing, as in a Docker Space, it prints a stack trace instead), and its
+  page asks for fonts of another host. Touched: ``http_server.get_space``, ``Blocks.space_id``. Noticed by
+  ``tests/app/test_gradio_internals.py``.
 - **Errors in a call** (`BlocksWithoutTraces`, `ERRORS_OF_CALLERS`). Gradio prints the stack trace of every error but those that
   say otherwise, and lets some escape. Touched: ``Blocks.process_api``, ``FnIndexInferError``. Noticed by the same tests.
 - **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and

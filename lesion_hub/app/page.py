@@ -36,6 +36,7 @@ class Page(BlocksWithoutTraces):
 
     def __init__(self, service: Service, files: FileStore) -> None:
         super().__init__(title=words.TITLE, analytics_enabled=False, delete_cache=(10, 60), fill_width=True)
+        self.space_id = None  # else Gradio's page asks other hosts for fonts and for the Space's author
         self.service = service
         self.files = files
         files.in_use = partial(files_of_calls, self)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ def find_commit(repo: Path, revision: str) -> str:
     raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
+@lru_cache(maxsize=64)
 def listing(repo: Path, commit: str) -> dict[str, Entry]:
-    """{path: entry} of a commit, folders included. An LFS pointer shows up as the file that it stands for."""
+    """{path: entry} of a commit (which never changes), folders included. An LFS pointer shows up as the file it stands for."""
     entries: dict[str, Entry] = {}
     for line in git(repo, "ls-tree", "-r", "-t", "-l", "-z", commit).decode().split("\0")[:-1]:
         about, path = line.split("\t", 1)
