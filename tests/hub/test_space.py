@@ -15,6 +15,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 import lesion_hub
 from lesion_hub.app import web_runtime
 from lesion_hub.app.static_page import publish_static_page
+from lesion_hub.cli import serve
+from lesion_hub.errors import LesionHubError
 from lesion_hub.hub import space as space_module
 from lesion_hub.hub import store
 from lesion_hub.hub.space import packaged_space, publish_space
@@ -365,13 +367,23 @@ def test_a_change_meanwhile_is_refused_and_nothing_is_mixed(hub, model, space, m
     assert Pushed(hub, space).models == [model]
 
 
-def test_a_dry_run_says_how_large_the_repo_is_and_what_its_build_installs(hub, model, space):
-    told = run("publish-space", space, "--model", model, "--dry-run", HF_HUB_OFFLINE="0").stdout
+def test_a_dry_run_says_how_large_the_repo_is_and_what_its_build_installs(hub, model, space, capsys):
+    serve.publish_space(space, [model], dry_run=True)
+    told = capsys.readouterr().out
     repo, build, *_ = told.splitlines()
-    assert re.fullmatch(r"repo: \d{3} files, \d\.\d MB: the package 1\.\d, models 0\.0", repo)
+    assert re.fullmatch(r"repo: \d\d files, 0\.\d MB: the package 0\.\d, models 0\.0", repo)
     assert build == "build: gradio on cpu-basic, 23 requirements and theirs, PyTorch as its CPU build"
     assert re.search(r"^lesion_hub/ \(\d+ files\)$", told, re.MULTILINE)
     assert not HfApi().repo_exists(space, repo_type="space")
+
+
+def test_the_command_writes_the_files_and_sends_nothing(hub, model, space, capsys, tmp_path):
+    serve.publish_space(space, [model], out=tmp_path / "space", hardware="cpu-basic")
+    assert (tmp_path / "space" / "lesion_hub" / "__init__.py").is_file()
+    assert f"wrote {tmp_path / 'space'}" in capsys.readouterr().out
+    assert not HfApi().repo_exists(space, repo_type="space")
+    with pytest.raises(LesionHubError, match="--static is the packaged page"):
+        serve.publish_space(space, [model], out=tmp_path / "space", static=True)
 
 
 def test_the_command_prints_one_object_or_one_line(hub, model, space):
