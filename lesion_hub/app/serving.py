@@ -31,6 +31,7 @@ _NO_TELEMETRY = {
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # of ONNX Runtime
 }
 
 

@@ -5,6 +5,7 @@ Needs onnxruntime alone, and neither torch nor the package onnx: predicting shou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -123,7 +124,12 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
 
 
 def require_onnxruntime() -> Any:
-    """Import onnxruntime; where it is not installed, one line says how to get it."""
+    """Import onnxruntime; where it is not installed, one line says how to get it.
+
+    Its builds (1.32, on Linux too) report to Microsoft how they are used, which is turned off here unless
+    ``ORT_DISABLE_TELEMETRY`` says otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
     try:
         return import_module("onnxruntime")
     except ImportError as error:
