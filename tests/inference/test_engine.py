@@ -258,3 +258,14 @@ def test_the_library_reports_to_nobody_unless_it_is_told_to(monkeypatch, before,
         monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before)
     monkeypatch.setattr(onnx_file, "import_module", lambda name: os.environ["ORT_DISABLE_TELEMETRY"])  # as the import finds it
     assert onnx_file.require_onnxruntime() == after
+
+
+def test_weights_that_are_a_link_into_the_hubs_cache_are_read(tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    (blobs / "a").write_bytes(b"weights")
+    (snapshot / WEIGHTS_NAME).symlink_to(blobs / "a")
+    with onnx_file._real_weights(snapshot) as place:
+        assert not (place / WEIGHTS_NAME).is_symlink()
+        assert (place / WEIGHTS_NAME).read_bytes() == b"weights"
