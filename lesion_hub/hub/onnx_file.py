@@ -129,7 +129,7 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
 
 @contextmanager
 def _real_weights(folder: Path) -> Iterator[Path]:
-    """Yield a folder in which the weights are a file: in the Hub's cache they are a link, which ONNX Runtime refuses to follow."""
+    """Yield a folder in which the weights are a file: in the Hub's cache they are a link, which ONNX Runtime refuses."""
     weights = folder / WEIGHTS_NAME
     if not weights.is_symlink():
         yield folder.resolve()
