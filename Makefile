@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-lowest lint check format docs docs-serve screenshots dist clean
+.PHONY: help demo test test-fast test-lowest rehearse lint check format docs docs-serve screenshots dist clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -41,6 +41,9 @@ $(LOWEST)/.installed: setup.cfg pyproject.toml
 
 test-lowest: $(LOWEST)/.installed ## the quick tests with the lowest versions that setup.cfg allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n logical --maxprocesses 4 -m "not slow and not browser"
+
+rehearse: $(INSTALLED) ## publish a Space to a Hub on loopback, build it afresh, ask it, start it offline (REHEARSE: its options)
+	$(BIN)/python spaces/rehearse.py $(REHEARSE)
 
 lint: $(INSTALLED) ## ruff, its formatting, and mypy
 	$(BIN)/ruff check .

@@ -23,6 +23,10 @@
 - **Connections that bring no request** (`SilentConnections`). uvicorn closes a connection that rests behind a request, but it
   waits for ever for the first one, and for an answer to be read. Touched: ``Blocks.server``, uvicorn's
   ``server_state.connections``, and of a connection its ``transport`` and ``cycle``. Noticed by the same tests.
+- **A Space is no other place** (`without_reloading`, and `lesion_hub.app.page.Page`). There Gradio starts a server that takes
+  edits of ``app.py`` (where the package ``spaces`` is missing, as in a Docker Space, it prints a stack trace instead), and its
+  page asks for fonts of another host. Touched: ``http_server.get_space``, ``Blocks.space_id``. Noticed by
+  ``tests/app/test_gradio_internals.py``.
 - **Errors in a call** (`BlocksWithoutTraces`, `ERRORS_OF_CALLERS`). Gradio prints the stack trace of every error but those that
   say otherwise, and lets some escape. Touched: ``Blocks.process_api``, ``FnIndexInferError``. Noticed by the same tests.
 - **Routes** (`lesion_hub.app.middleware.PageMiddleware`, which touches no object of Gradio, only the paths of its routes and
@@ -35,13 +39,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+from gradio import http_server
 from gradio.data_classes import FileData, ListFiles
 from gradio.queueing import Queue
 from gradio.route_utils import FnIndexInferError
@@ -239,6 +244,17 @@ class BlocksWithoutTraces(gr.Blocks):
             logger.warning("a call of %s was refused: %s", getattr(block_fn, "api_name", block_fn), type(error).__name__)
             logger.debug("why the call was refused", exc_info=error)
             raise gr.Error(words.WRONG_VALUES, print_exception=False) from None
+
+
+@contextmanager
+def without_reloading() -> Iterator[None]:
+    """Let Gradio start its server as anywhere else: on a Space it would listen for edits of the page's code as well."""
+    before = http_server.get_space
+    http_server.get_space = lambda: None
+    try:
+        yield
+    finally:
+        http_server.get_space = before
 
 
 def files_of_calls(page: gr.Blocks) -> set[str]:

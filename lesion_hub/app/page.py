@@ -12,7 +12,14 @@ from gradio.themes.utils.fonts import Font
 from starlette.middleware import Middleware
 
 from lesion_hub.app import fragments, words
-from lesion_hub.app.gradio_internals import BlocksWithoutTraces, files_of_calls, hidden_file, replace_sessions, withdraw_calls
+from lesion_hub.app.gradio_internals import (
+    BlocksWithoutTraces,
+    files_of_calls,
+    hidden_file,
+    replace_sessions,
+    withdraw_calls,
+    without_reloading,
+)
 from lesion_hub.app.handlers import Handlers, add_endpoints
 from lesion_hub.app.middleware import PageMiddleware
 from lesion_hub.app.service import DEFAULT_METHOD, ServedModel, Service
@@ -29,6 +36,7 @@ class Page(BlocksWithoutTraces):
 
     def __init__(self, service: Service, files: FileStore) -> None:
         super().__init__(title=words.TITLE, analytics_enabled=False, delete_cache=(10, 60), fill_width=True)
+        self.space_id = None  # else Gradio's page asks other hosts for fonts and for the Space's author
         self.service = service
         self.files = files
         files.in_use = partial(files_of_calls, self)
@@ -65,7 +73,8 @@ class Page(BlocksWithoutTraces):
             "num_workers": 0,
             "max_file_size": options.max_bytes,
         }
-        return super().launch(*args, **{**settings, **chosen})
+        with without_reloading():
+            return super().launch(*args, **{**settings, **chosen})
 
 
 # ------------------------------------------------------------------------------------------------ tabs

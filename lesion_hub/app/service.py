@@ -111,6 +111,7 @@ class Service:
 
     def __init__(self, options: AppOptions) -> None:
         self.options = options
+        on_gpu = _gpu_decorator()
         loaded = [_load(name, options) for name in options.models]
         self.models: Mapping[str, ServedModel] = {served.name: served for served in loaded}
 
@@ -121,7 +122,7 @@ class Service:
                 image, explain=explain, target=target, metadata=patient, abstain=served.abstain_for(options.abstain)
             )
 
-        self._predict = _on_gpu(predict)
+        self._predict = on_gpu(predict)
         # Gradio limits its own events; this also holds for callers beside it.
         self._turn = threading.BoundedSemaphore(options.concurrency)
 
@@ -193,12 +194,15 @@ def _load(name: str, options: AppOptions) -> ServedModel:
     return ServedModel(found.display_name, predictor, found.folder)
 
 
-def _on_gpu(function: _Function) -> _Function:
-    """Apply ``spaces.GPU`` where the ``spaces`` package is installed; it has no effect outside of ZeroGPU."""
+def _gpu_decorator() -> Callable[[_Function], _Function]:
+    """Return ``spaces.GPU`` where the ``spaces`` package is installed; it has no effect outside of ZeroGPU.
+
+    There the import must come before the models are loaded: until then CUDA is not to be seen, and must not be started.
+    """
     found = find_spec("spaces")
     if found is None or found.origin is None:  # a mere folder of that name, as a checkout has one, is no package
-        return function
-    return cast(_Function, import_module("spaces").GPU(function))
+        return lambda function: function
+    return cast(Callable[[_Function], _Function], import_module("spaces").GPU)
 
 
 def _filled_in(patient: Patient | None) -> Patient | None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lesion_hub.app.page import Page
 
 _DEFAULT_HOST = "127.0.0.1"
+_CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 _NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",  # it would keep who made the last 10,000 calls
@@ -29,6 +31,7 @@ _NO_TELEMETRY = {
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # of ONNX Runtime
 }
 
 
@@ -123,4 +126,18 @@ def leave_a_core() -> None:
     environment is where OpenMP looks when it is loaded: ``torch.set_num_threads`` would not reach the threads that predict.
     """
     if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() - 1)))
+
+
+def cores() -> int:
+    """Count the cores that this process has: a container's share, as a Space's, may be far fewer than the machine's."""
+    counts = [os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    if (named := os.environ.get("CPU_CORES", "")).isdecimal():  # set by Spaces
+        counts.append(int(named))
+    if _CPU_SHARE.is_file():
+        quota, _, period = _CPU_SHARE.read_text(encoding="ascii").partition(" ")
+        if quota.isdecimal():  # else "max"
+            counts.append(ceil(int(quota) / int(period)))
+    return max(1, min(counts))

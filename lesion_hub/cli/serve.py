@@ -17,6 +17,7 @@ from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
     from lesion_hub.app.static_page import StaticPage
+    from lesion_hub.hub.space import SpacePlan
 
 _STATIC = "The page in the visitor's browser"
 RuntimeOption = Annotated[
@@ -144,8 +145,12 @@ def publish_space(
     hardware: Annotated[
         str | None, typer.Option("--hardware", help="Flavour to run on, such as cpu-basic or t4-small; may cost money.")
     ] = None,
+    sdk: Annotated[str, typer.Option("--sdk", help="gradio, which the Hub builds by itself, or docker.")] = "gradio",
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A Space of your own, made from a copy of the packaged one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the files into this new folder; send nothing.", show_default=False)
     ] = None,
     registry: RegistryOption = None,
     static: Annotated[
@@ -158,17 +163,18 @@ def publish_space(
 ) -> None:
     """Publish the demo page as a Space that answers with pinned versions of models.
 
-    A model of the Hub is fetched by the Space in exactly that version; one of the local registry travels within the Space.
-    A model without a version is pinned to its highest. Files that you added to the Space stay; the others are replaced.
-    With `--static` the page holds its one model itself, runs on no machine of the Hub, and costs nothing.
+    The package travels within the Space, whose build installs public packages alone. A model of the Hub is fetched by the
+    Space in exactly that version; one of the local registry travels within the Space. A model without a version is pinned to
+    its highest. Files that you added to the Space stay; the others are replaced. With `--static` the page holds its one
+    model itself, runs on no machine of the Hub, and costs nothing.
 
     Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.2.0`
     """
     from lesion_hub.hub.remote import quiet_downloads
-    from lesion_hub.hub.space import publish_space as push
+    from lesion_hub.hub.space import plan_space, send_space
 
-    if static and (folder is not None or hardware is not None):
-        raise ConfigError("--static is the packaged page on no hardware; leave out --folder and --hardware")
+    if static and (folder is not None or hardware is not None or out is not None or sdk != "gradio"):
+        raise ConfigError("--static is the packaged page on no hardware; leave out --folder, --hardware, --sdk and --out")
     if runtime is not None and not static:
         raise ConfigError("--runtime is for the page that computes in the browser; add --static")
     with quiet_downloads(json_):
@@ -179,27 +185,53 @@ def publish_space(
             with progress_bar("writing graphs") as progress:
                 done = publish_static_page(name, _only_one(model), progress=progress, **options)
         else:
-            done = push(name, model, folder=folder, private=private, hardware=hardware, registry=registry, dry_run=dry_run)
+            made_of: dict[str, Any] = {"folder": folder, "hardware": hardware, "sdk": sdk, "registry": registry}
+            plan = plan_space(name, model, **made_of)
+            if not json_:
+                _show_plan(plan)
+            if out is not None:
+                plan.write(out)
+            dry_run = dry_run or out is not None
+            done = plan.as_published() if dry_run else send_space(plan, private=private, hardware=hardware)
     if json_:
         print_json(asdict(done))
         return
+    if static:
+        say(f"{len(done.files)} files, {done.bytes / 1e6:.1f} MB")
     verb = "would publish" if dry_run else "published" if done.changed else "already up to date:"
     say(f"{verb} {done.location} with {', '.join(done.models)}")
     if dry_run:
-        say("\n".join(_by_model(done.files)))
+        say("\n".join(_by_folder(done.files)))
+    if out is not None:
+        say(f"wrote {out}; to see the page: pip install -r {out / 'requirements.txt'} && python {out / 'app.py'}")
     if done.needs_token:
         say(f"not public: {', '.join(done.needs_token)}; add HF_TOKEN, a token that may read them, to the Space's secrets")
 
 
-def _by_model(files: Iterable[str]) -> list[str]:
-    """List the files, those of a model that travels within the Space in one line.
+def _show_plan(plan: SpacePlan) -> None:
+    """Print how large the repo is, by what is in it, and what its build installs."""
+    from lesion_hub.hub.space_build import is_for_cpu
 
-    >>> _by_model(["app.py", "registry/a/v1.0.0/config.json", "registry/a/v1.0.0/plots/roc.png"])
-    ['app.py', 'registry/a/v1.0.0/ (2 files)']
+    total, package, models = (
+        sum(size for file, size in plan.sizes.items() if file.startswith(part)) / 1e6
+        for part in ("", "lesion_hub/", "registry/")
+    )
+    say(f"repo: {len(plan.sizes)} files, {total:.1f} MB: the package {package:.1f}, models {models:.1f}")
+    torch = "as its CPU build" if is_for_cpu(plan.hardware) else "with CUDA's libraries, several GB"
+    say(f"build: {plan.sdk} on {plan.hardware}, {len(plan.requirements)} requirements and theirs, PyTorch {torch}")
+
+
+def _by_folder(files: Iterable[str]) -> list[str]:
+    """List the files, those of the package, and of each model that travels within the Space, in one line.
+
+    >>> _by_folder(["app.py", "lesion_hub/score.py", "registry/a/v1.0.0/config.json", "registry/a/v1.0.0/plots/roc.png"])
+    ['app.py', 'lesion_hub/ (1 files)', 'registry/a/v1.0.0/ (2 files)']
     """
+    depths = {"lesion_hub": 1, "registry": 3}
     lines: dict[str, int] = {}
     for file in files:
         parts = file.split("/")
-        place = "/".join(parts[:3]) + "/" if parts[0] == "registry" and len(parts) > 3 else file
+        depth = depths.get(parts[0], len(parts))
+        place = "/".join(parts[:depth]) + "/" if len(parts) > depth else file
         lines[place] = lines.get(place, 0) + 1
     return [f"{place} ({count} files)" if place.endswith("/") else place for place, count in lines.items()]

@@ -5,9 +5,13 @@ Needs onnxruntime alone, and neither torch nor the package onnx: predicting shou
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lesion_hub.config import ModelConfig, Precision
@@ -115,15 +119,34 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what goes wrong is raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder.resolve()))
     try:
-        return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with _real_weights(weights_folder) as place:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(place))
+            return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise StoreError(f"{weights_folder}: its graph does not open ({one_line(error)[:200]}); publish it again") from None
 
 
+@contextmanager
+def _real_weights(folder: Path) -> Iterator[Path]:
+    """Yield a folder in which the weights are a file: in the Hub's cache they are a link, which ONNX Runtime refuses."""
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_symlink():
+        yield folder.resolve()
+        return
+    with TemporaryDirectory() as scratch:
+        place = Path(scratch).resolve()
+        shutil.copyfile(weights.resolve(), place / WEIGHTS_NAME)
+        yield place
+
+
 def require_onnxruntime() -> Any:
-    """Import onnxruntime; where it is not installed, one line says how to get it."""
+    """Import onnxruntime; where it is not installed, one line says how to get it.
+
+    Its builds (1.32, on Linux too) report to Microsoft how they are used, which is turned off here unless
+    ``ORT_DISABLE_TELEMETRY`` says otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
     try:
         return import_module("onnxruntime")
     except ImportError as error:

@@ -21,7 +21,7 @@ from lesion_hub.files import require_new_folder, write_bytes, write_json
 from lesion_hub.hub.format import stored_weights
 from lesion_hub.hub.graph import write_graph
 from lesion_hub.hub.layout import WEIGHTS_NAME
-from lesion_hub.hub.onnx_file import LOGITS
+from lesion_hub.hub.onnx_file import LOGITS, require_onnxruntime
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.pixel_graph import checked_pixel_graph
 from lesion_hub.inference.predictor import Predictor
@@ -134,7 +134,7 @@ def kept_if_good(target: Path) -> Iterator[Path]:
 def onnx_libraries() -> tuple[Any, Any]:
     """Import onnx and onnxruntime; where the extra is not installed, one line says how to get it."""
     try:
-        return import_module("onnx"), import_module("onnxruntime")
+        return import_module("onnx"), require_onnxruntime()
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed; pip install 'lesion-hub[onnx]'") from None
 

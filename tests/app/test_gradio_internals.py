@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from gradio import block_function, http_server
 from gradio.queueing import Queue
 
+from lesion_hub.app.page import Page
 from tests.app.calls import Calls
 from tests.app.models import photograph
 
@@ -79,3 +81,19 @@ def test_no_summary_of_calls_is_made(served_page):
     with Calls(served_page.url) as calls:
         calls.predict(photograph())
     assert served_page.page._queue.cached_event_analytics_summary == {"functions": {}}
+
+
+def test_a_space_gets_the_same_page_as_anybody(served_page, monkeypatch):
+    """There Gradio would listen for edits of the code, and its page would ask other hosts for fonts and for the author."""
+    monkeypatch.setenv("SYSTEM", "spaces")
+    monkeypatch.setenv("SPACE_ID", "org/skin")
+    monkeypatch.setattr(block_function, "spaces", None)  # in a checkout the folder of that name, which is no package
+    listening = []
+    monkeypatch.setattr(http_server, "watchfn_spaces", lambda reloader: listening.append(reloader))
+    page = Page(served_page.page.service, served_page.page.files)
+    page.launch(server_name="127.0.0.1", prevent_thread_lock=True)
+    try:
+        assert page.config["space_id"] is None
+        assert listening == []
+    finally:
+        page.close(verbose=False)

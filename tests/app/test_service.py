@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
 import pytest
 
 import lesion_hub
+from lesion_hub.app import service as service_module
 from lesion_hub.app.options import AppOptions
 from lesion_hub.app.service import BatchItem, BatchResults, Service
 from lesion_hub.app.uploads import Upload
@@ -128,3 +130,17 @@ def test_a_batch_keeps_no_pixels(service):
     results.add(BatchItem("a.jpg", answer))
     assert results.items[0].answer.prediction.explanation is None
     assert len(results.overlays) == 1
+
+
+def test_zero_gpu_is_prepared_before_a_model_is_loaded(app_registry, monkeypatch, tmp_path):
+    """Its package shows CUDA from its import on; a model that was loaded before stays on the CPU for good."""
+    (tmp_path / "spaces.py").write_text("def GPU(function):\n    function.lent = True\n    return function\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spaces", raising=False)
+    seen = []
+    load = service_module._load
+    monkeypatch.setattr(service_module, "_load", lambda *args: seen.append("spaces" in sys.modules) or load(*args))
+    lent = Service(options_over(app_registry, models=("one",)))
+    sys.modules.pop("spaces")
+    assert seen == [True]
+    assert lent._predict.lent

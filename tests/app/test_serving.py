@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lesion_hub.app import serving
+
 PROGRAM = """
 import os
 from lesion_hub.app.serving import leave_a_core
@@ -27,7 +29,21 @@ def threads(before: str = "", **environment: str) -> str:
 
 @pytest.mark.parametrize(("cores", "left"), [(8, "7"), (2, "1"), (1, "1")])
 def test_one_core_is_left_to_answer_requests(cores: int, left: str) -> None:
-    assert threads(before=f"os.cpu_count = lambda: {cores}") == left
+    machine = f"os.cpu_count = lambda: {cores}; os.sched_getaffinity = lambda _: range({cores})"
+    assert threads(before=machine, CPU_CORES="") == left
+
+
+@pytest.mark.parametrize(
+    ("share", "named", "expected"), [("150000 100000", "", 2), ("max 100000", "4", 4), ("max 100000", "", 64), (None, "x", 64)]
+)
+def test_the_cores_of_a_container_are_its_share(share, named, expected, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(serving, "_CPU_SHARE", tmp_path / "cpu.max")
+    monkeypatch.setenv("CPU_CORES", named)
+    if share is not None:
+        (tmp_path / "cpu.max").write_text(share + "\n")
+    assert serving.cores() == expected
 
 
 def test_a_number_that_was_chosen_stays() -> None:

@@ -1,29 +1,23 @@
-"""A Space checked out on another machine runs with what its requirements.txt names, and with nothing of this checkout."""
+"""A Space is the same whether it is published from a checkout or from a wheel, and it runs with nothing of this checkout."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
-from huggingface_hub import snapshot_download
-from packaging.requirements import Requirement
-from packaging.utils import parse_wheel_filename
 
-import lesion_hub
-from lesion_hub.hub import store
-from lesion_hub.hub.space import publish_space
-from tests.app.server import PageServer
-from tests.hub.publishable import write_folder
+from lesion_hub.hub.space import plan_space
+from lesion_hub.hub.space_build import package_files
 
 ROOT = Path(__file__).parents[2]
 PACKED = ("lesion_hub", "training", "registry", "model_cards", "spaces", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
-MODEL = "user/for-the-space"
+GUESTS = {"training", "_registry", "_model_cards", "_space", "_browser"}
 
 pytestmark = pytest.mark.slow
 
@@ -53,71 +47,59 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def checkout(hub_process, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Space as the Hub gives it to whoever asks."""
-    hub_process.start()
-    folder = write_folder(tmp_path_factory.mktemp("model") / "run", 3)
-    store.publish(folder, MODEL, version="1.0.0", notes="First.", token="hf_test")
-    publish_space("user/a-space", [MODEL], token="hf_test")
-    return Path(snapshot_download("user/a-space", repo_type="space", local_dir=tmp_path_factory.mktemp("space") / "checkout"))
-
-
-@pytest.fixture(scope="module")
-def page(checkout: Path, installed: Path, hub_process, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
-    """``python app.py`` in the checkout, on a machine that has never seen the model."""
-    place = tmp_path_factory.mktemp("machine")
-    server = PageServer(
-        [sys.executable, "-S", "app.py"],
-        log=place / "page.log",
-        cwd=checkout,
-        HF_HOME=str(place / "hf"),
-        HF_HUB_OFFLINE="0",
-        HF_ENDPOINT=hub_process.endpoint,
-        **without_the_checkout(installed),
-    )
-    yield server
-    server.stop()
-
-
 def without_the_checkout(installed: Path) -> dict[str, str]:
     """PYTHONPATH for ``python -S``, which leaves aside the link by which an editable installation finds the checkout."""
     needs = [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
     return {"PYTHONPATH": os.pathsep.join([str(installed), *needs])}
 
 
-def test_the_wheel_is_what_the_requirements_ask_for(wheel, checkout):
-    wanted = Requirement((checkout / "requirements.txt").read_text().strip())
-    name, version, *_ = parse_wheel_filename(wheel.name)
-    assert (wanted.name, wanted.extras) == (name, {"app"})
-    assert version in wanted.specifier
+def test_the_space_carries_the_package_as_the_wheel_holds_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.read(name) for name in archive.namelist() if name.startswith("lesion_hub/")}
+        licence = next(archive.read(name) for name in archive.namelist() if name.endswith("/LICENSE"))
+    page = {name: data for name, data in held.items() if name.split("/")[1] not in GUESTS}
+    assert {name.split("/")[1] for name in held} & GUESTS == GUESTS
+    assert {name: Path(path).read_bytes() for name, path in package_files().items()} == page | {"lesion_hub/LICENSE": licence}
 
 
-def test_the_installed_package_holds_the_space_and_the_page(installed, checkout):
-    packed = installed / "lesion_hub" / "_space"
-    assert {path.name for path in packed.iterdir()} >= {"app.py", "README.md", "requirements.txt", "models.json", "examples"}
-    assert {path.name for path in (packed / "examples").iterdir()} == {path.name for path in (checkout / "examples").iterdir()}
-    assert (installed / "lesion_hub" / "app" / "page.js").is_file()
-
-
-def test_the_package_comes_from_the_wheel(checkout, installed):
-    code = "import lesion_hub.app.serving as page, lesion_hub.training as training; print(page.__file__, training.__file__)"
+def test_an_installed_package_gives_the_same_space(installed, tmp_path):
+    """Published from an installation, and from the checkout."""
+    code = (
+        "import json, sys; from lesion_hub.hub.space import plan_space; import lesion_hub;"
+        "plan = plan_space('org/skin', ['ham10000-mobilenetv2'], hardware='cpu-basic');"
+        "json.dump([lesion_hub.__file__, plan.sizes], sys.stdout)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=checkout,
-        env={"PYTHONPATH": str(installed)},
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **without_the_checkout(installed)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert all(place.startswith(str(installed)) for place in done.stdout.split())
+    place, sizes = json.loads(done.stdout)
+    assert place.startswith(str(installed))
+    assert sizes == plan_space("org/skin", ["ham10000-mobilenetv2"], hardware="cpu-basic").sizes
 
 
-def test_the_page_answers_with_the_pinned_model(page, checkout):
-    client = Client(page.url, verbose=False)
-    example = next((checkout / "examples").iterdir())
-    answer = client.predict(handle_file(example), api_name="/predict")
-    assert (answer["model"], answer["version"]) == (MODEL, "v1.0.0")
-    expected = lesion_hub.from_pretrained(MODEL, revision="v1.0.0", token="hf_test").predict(example)
-    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
-    client.close()
+@pytest.mark.browser
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux alone says how much memory another process takes")
+def test_a_published_space_is_built_started_asked_and_ended(tmp_path):
+    """On top of the tests' own packages, once: CI rehearses it in a fresh environment, and offline, beside the tests."""
+    command = [
+        sys.executable,
+        "spaces/rehearse.py",
+        "--layer",
+        sys.prefix,
+        "--model",
+        "ham10000-mobilenetv2",
+        "--once",
+        "--json",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    told = json.loads(done.stdout)
+    assert told["failure"] is None, told["failure"]
+    figures = {figure["what"]: figure["figure"] for figure in told["figures"]}
+    assert figures["of packages"] == 0  # all that the requirements name was there
+    assert figures["first prediction with a heat map"] > 0
+    assert figures["end after SIGTERM"] < 60

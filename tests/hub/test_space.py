@@ -15,14 +15,25 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 import lesion_hub
 from lesion_hub.app import web_runtime
 from lesion_hub.app.static_page import publish_static_page
+from lesion_hub.cli import serve
+from lesion_hub.errors import LesionHubError
+from lesion_hub.hub import space as space_module
 from lesion_hub.hub import store
 from lesion_hub.hub.space import packaged_space, publish_space
+from lesion_hub.hub.space_build import CPU_TORCH, package_files
 from tests.cli.runner import object_of, run
 from tests.hub.publishable import refused, write_ensemble, write_folder
 
 pytestmark = pytest.mark.slow
 
 PLACE = packaged_space()
+PACKAGE = {name: path for name, path in package_files().items() if name in ("lesion_hub/__init__.py", "lesion_hub/LICENSE")}
+
+
+@pytest.fixture(autouse=True)
+def small_package(monkeypatch):
+    """Two files stand for the package: every one is a process of git's in the Hub of the tests."""
+    monkeypatch.setattr(space_module, "package_files", PACKAGE.copy)
 
 
 def release(folder, name, version="1.0.0", registry=None, **options):
@@ -77,9 +88,10 @@ class Pushed:
 
 
 def packaged_files():
-    return {
+    files = {
         path.relative_to(PLACE).as_posix() for path in PLACE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
+    return files | {"requirements.txt"} | set(PACKAGE)
 
 
 def test_one_commit_holds_the_packaged_folder_and_the_pinned_model(hub, model, space):
@@ -224,7 +236,7 @@ def test_a_folder_of_ones_own_is_pushed_instead(hub, model, space, tmp_path):
     assert not [name for name in Pushed(hub, space).files if name.startswith("examples/")]
 
 
-@pytest.mark.parametrize("name", ["app.py", "README.md", "requirements.txt"])
+@pytest.mark.parametrize("name", ["app.py", "README.md", "models.json"])
 def test_a_folder_that_is_no_space_is_refused(hub, model, space, tmp_path, name):
     shutil.copytree(PLACE, tmp_path / "mine")
     (tmp_path / "mine" / name).unlink()
@@ -284,6 +296,32 @@ def test_hardware_is_suggested_and_asked_for(hub, model, space):
     assert HfApi().space_info(space).runtime.requested_hardware == "cpu-upgrade"
 
 
+def test_without_hardware_the_requirements_are_for_what_the_space_runs_on(hub, model, space):
+    publish_space(space, [model])
+    assert CPU_TORCH in Pushed(hub, space).text("requirements.txt")
+    HfApi().request_space_hardware(space, "t4-small")
+    done = publish_space(space, [model])
+    assert (done.hardware, done.changed) == ("t4-small", True)
+    assert CPU_TORCH not in Pushed(hub, space).text("requirements.txt")
+    assert Pushed(hub, space).card["suggested_hardware"] == "cpu-basic"
+
+
+def test_files_of_an_earlier_package_and_of_docker_leave(hub, model, space):
+    publish_space(space, [model], sdk="docker")
+    assert Pushed(hub, space).card["sdk"] == "docker"
+    old = [CommitOperationAdd("lesion_hub/gone.py", b"1"), CommitOperationAdd("mine.py", b"1")]
+    HfApi().create_commit(space, old, commit_message="Older", repo_type="space")
+    publish_space(space, [model])
+    assert Pushed(hub, space).files == packaged_files() | {"mine.py"}
+    assert Pushed(hub, space).card["sdk"] == "gradio"
+
+
+def test_a_duplicate_holds_all_that_it_needs(hub, model, space):
+    """A duplicate is the same files under another name, and nothing in them names the first."""
+    done, pushed = publish_space(space, [model]), Pushed(hub, space)
+    assert not [name for name in done.files if not name.endswith((".jpg", ".py")) and space in pushed.text(name)]
+
+
 def test_a_private_model_is_named_and_not_preloaded(hub, make_folder, repo_id, space):
     pinned = release(make_folder(), repo_id, private=True)
     done = publish_space(space, [pinned], private=True)
@@ -327,6 +365,25 @@ def test_a_change_meanwhile_is_refused_and_nothing_is_mixed(hub, model, space, m
     with refused(space, "meanwhile", "run it again"):
         publish_space(space, [model.replace("1.0.0", "1.1.0")])
     assert Pushed(hub, space).models == [model]
+
+
+def test_a_dry_run_says_how_large_the_repo_is_and_what_its_build_installs(hub, model, space, capsys):
+    serve.publish_space(space, [model], dry_run=True)
+    told = capsys.readouterr().out
+    repo, build, *_ = told.splitlines()
+    assert re.fullmatch(r"repo: \d\d files, 0\.\d MB: the package 0\.\d, models 0\.0", repo)
+    assert build == "build: gradio on cpu-basic, 23 requirements and theirs, PyTorch as its CPU build"
+    assert re.search(r"^lesion_hub/ \(\d+ files\)$", told, re.MULTILINE)
+    assert not HfApi().repo_exists(space, repo_type="space")
+
+
+def test_the_command_writes_the_files_and_sends_nothing(hub, model, space, capsys, tmp_path):
+    serve.publish_space(space, [model], out=tmp_path / "space", hardware="cpu-basic")
+    assert (tmp_path / "space" / "lesion_hub" / "__init__.py").is_file()
+    assert f"wrote {tmp_path / 'space'}" in capsys.readouterr().out
+    assert not HfApi().repo_exists(space, repo_type="space")
+    with pytest.raises(LesionHubError, match="--static is the packaged page"):
+        serve.publish_space(space, [model], out=tmp_path / "space", static=True)
 
 
 def test_the_command_prints_one_object_or_one_line(hub, model, space):

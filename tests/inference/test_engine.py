@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ import torch
 
 from lesion_hub.config import ENGINE_VARIABLE
 from lesion_hub.errors import ConfigError, StoreError
-from lesion_hub.hub import store
+from lesion_hub.hub import onnx_file, store
 from lesion_hub.hub.layout import CONFIG_NAME, WEIGHTS_NAME
 from lesion_hub.inference import from_pretrained
 from lesion_hub.inference.engine import one_torch_thread
@@ -248,3 +249,23 @@ def test_publishing_again_changes_nothing(published, tmp_path, monkeypatch):
     assert not (run / GRAPH).exists()
     again = store.publish(published, "small", version="1.1.0", notes="The same", registry=tmp_path)
     assert (tmp_path / "small" / again.version / GRAPH).read_bytes() == (published / GRAPH).read_bytes()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_the_library_reports_to_nobody_unless_it_is_told_to(monkeypatch, before, after):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if before is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before)
+    monkeypatch.setattr(onnx_file, "import_module", lambda name: os.environ["ORT_DISABLE_TELEMETRY"])  # as the import finds it
+    assert onnx_file.require_onnxruntime() == after
+
+
+def test_weights_that_are_a_link_into_the_hubs_cache_are_read(tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    (blobs / "a").write_bytes(b"weights")
+    (snapshot / WEIGHTS_NAME).symlink_to(blobs / "a")
+    with onnx_file._real_weights(snapshot) as place:
+        assert not (place / WEIGHTS_NAME).is_symlink()
+        assert (place / WEIGHTS_NAME).read_bytes() == b"weights"
