@@ -11,7 +11,8 @@ Three members (MobileNetV2, EfficientNet-B1, ResNet50, random weights), one 600x
 in bulk, as images per second through all three members: ``floor_bulk_img_s`` (bare forwards of batches of 32),
 ``bulk_img_s`` (our scoring into Parquet) and ``pipeline_bulk_img_s`` (the pipelines at their best batch size);
 ``explain_batch_ratio`` (32 images with Grad-CAM, over the same without); ``busy_ratio`` (our predict beside two busy processes,
-over alone); and
+over alone);
+``gate_ratio`` (the packaged ensemble's predict with its input gates, over the same without); and
 ``cold_start``: what it takes a fresh process to load the packaged ensemble and answer once, with either engine, in seconds and
 in MB of memory. ``engine`` names what ran our networks; ``--engine torch`` measures that instead.
 
@@ -42,6 +43,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
+from lesion_hub import DEFAULT_MODEL
 from lesion_hub.hub.format import read_model, write_model
 from lesion_hub.inference.bulk import ScoreOptions, score_in_bulk
 from lesion_hub.inference.engine import ENGINES
@@ -79,7 +81,9 @@ def main() -> None:
     add_timing_options(parser, threads=2, rounds=10)
     parser.add_argument("--images", type=int, default=64, help="JPEGs for bulk scoring; 0 leaves it out")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs our networks")
-    parser.add_argument("--no-cold-start", action="store_true", help="leave out the fresh processes and the busy ones")
+    parser.add_argument(
+        "--no-cold-start", action="store_true", help="leave out fresh processes, busy ones and gates"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()
@@ -99,6 +103,7 @@ def main() -> None:
             results |= time_bulk(ours, models, write_images(place / "images", jpegs, options.images), place, clock)
         if not options.no_cold_start:
             results |= {"busy_ratio": time_beside_busy_processes(ours, jpegs[0])}
+            results |= {"gate_ratio": time_gates(jpegs[0], options.engine, 6 * options.rounds, clock)}
             results |= {"cold_start": {engine: cold_start(engine, options.threads) for engine in ("onnx", "torch")}}
     engine = "onnx" if all(member.running for member in ours.members) else "torch"
     results |= {"threads": options.threads, "clock": options.clock, "engine": engine}
@@ -149,6 +154,16 @@ def time_beside_busy_processes(ours: Predictor, jpeg: bytes) -> float:
             process.kill()
             process.wait()
     return round(float(np.median(beside) / np.median(alone)), 3)
+
+
+def time_gates(jpeg: bytes, engine: str, rounds: int, clock: Callable[[], float]) -> float:
+    """Compare predictions of the packaged ensemble with its input gates and without them."""
+    gated = from_pretrained(DEFAULT_MODEL, engine=engine)
+    plain = Predictor([replace(member, gate=None) for member in gated.members], gated.combination, rules=gated.rules)
+    contenders = {"gated": lambda: gated.predict(jpeg), "plain": lambda: plain.predict(jpeg)}
+    take_turns(contenders, 3, clock)
+    times = take_turns(contenders, rounds, clock)
+    return median_ratio(times["gated"], times["plain"])
 
 
 def cold_start(engine: str, threads: int) -> dict[str, float]:
