@@ -81,9 +81,7 @@ def main() -> None:
     add_timing_options(parser, threads=2, rounds=10)
     parser.add_argument("--images", type=int, default=64, help="JPEGs for bulk scoring; 0 leaves it out")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs our networks")
-    parser.add_argument(
-        "--no-cold-start", action="store_true", help="leave out fresh processes, busy ones and gates"
-    )
+    parser.add_argument("--no-cold-start", action="store_true", help="leave out fresh processes, busy ones and gates")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()

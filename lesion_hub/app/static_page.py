@@ -25,7 +25,7 @@ from lesion_hub.files import json_text, packaged_folder, require_new_folder, sha
 from lesion_hub.hub.layout import CARD_NAME
 from lesion_hub.hub.space import PublishedSpace, pinned_parts, publish_static_space
 from lesion_hub.inference import Predictor, from_pretrained
-from lesion_hub.inference.pixel_graph import pixel_graph
+from lesion_hub.inference.pixel_graph import kept_pixel_graph
 from lesion_hub.progress import Progress
 
 MANIFEST_NAME, PAGE_NAME, WORKER_NAME = "model.json", "index.html", "service-worker.js"
@@ -88,7 +88,7 @@ def write_static_page(
     files: dict[str, bytes] = {f"{RUNTIME}/{name}": (place / name).read_bytes() for name in web_runtime.PINNED}
     graphs: list[dict[str, Any]] = []
     for done, member in enumerate(predictor.members):
-        data = pixel_graph(member, rounded=True)
+        data = kept_pixel_graph(member, rounded=True)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{GRAPHS}/{member.name.replace('/', '_')}-{digest[:12]}.onnx"
         files[name] = data

@@ -15,6 +15,7 @@ A network of which no layer-wise map can be had has neither ``maps`` nor ``poole
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from typing import Any
@@ -24,7 +25,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lesion_hub.errors import ConfigError, one_line
+from lesion_hub import __version__
+from lesion_hub.errors import ConfigError, FileWriteError, one_line
+from lesion_hub.files import cache_root, json_text, write_bytes
 from lesion_hub.hub.graph import require_onnx, traced
 from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, require_onnxruntime
 from lesion_hub.inference.map_graph import map_graph
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 LARGEST_CHANGE = 0.005
 """How far a probability of the graph may be from the model's."""
 
+_VERSION = 1
+"""To be raised when the same member would give another graph: kept ones are then made anew."""
 _SMALLEST_ROUNDED = 1024  # elements: what is smaller saves nothing when it is stored in 16 bits
 _PARITY_SIZES = ((90, 120), (301, 200))
 
@@ -53,6 +58,42 @@ def pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
     True
     """
     return checked_pixel_graph(member, rounded=rounded)[0]
+
+
+def kept_pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
+    """Return `pixel_graph` of the member; it is kept in ``$LESION_HUB_CACHE/graphs``, so that it is made once."""
+    folder, key = cache_root() / "graphs", _key(member, rounded)
+    for path in folder.glob(f"pixels-{key}-*.onnx"):
+        data = path.read_bytes()
+        if path.stem.endswith(hashlib.sha256(data).hexdigest()):
+            return data
+        logger.info("%s: is damaged, and made anew", path)
+    data = pixel_graph(member, rounded=rounded)
+    try:
+        write_bytes(folder / f"pixels-{key}-{hashlib.sha256(data).hexdigest()}.onnx", data)
+    except FileWriteError as error:
+        logger.info("%s: its graph is not kept: %s", member.name, error)
+    return data
+
+
+def _key(member: Member, rounded: bool) -> str:
+    """Hash all that a member's graph is made of: its tensors and options, and what writes graphs here."""
+    classifier = member.classifier
+    known = [
+        _VERSION,
+        __version__,
+        torch.__version__,
+        member.name,
+        rounded,
+        str(classifier.architecture),
+        classifier.model_args,
+    ]
+    framed = [str(member.framing), str(member.normalisation), list(classifier.labels)]
+    found = hashlib.sha256(json_text([*known, *framed]).encode())
+    for name, tensor in sorted(classifier.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def checked_pixel_graph(member: Member, *, rounded: bool = False) -> tuple[bytes, float]:

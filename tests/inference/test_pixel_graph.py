@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.special import softmax
 
@@ -135,3 +136,18 @@ def test_an_ensemble_is_a_folder_that_says_how_its_members_combine(tmp_path):
         for probability, to in zip(softmax(answers(data, image)["logits"][0]), member["to_labels"], strict=True):
             total[to] += member["weight"] * probability
     assert total == pytest.approx(list(model.predict(image).probabilities.values()), abs=0.005)
+
+
+def test_a_graph_is_made_once_and_again_where_it_is_damaged_or_of_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESION_HUB_CACHE", str(tmp_path))
+    member, made = Member("tiny", classifier()), []
+    writing = pixel_graph.pixel_graph
+    monkeypatch.setattr(pixel_graph, "pixel_graph", lambda *given, **how: made.append(1) or writing(*given, **how))
+    first = pixel_graph.kept_pixel_graph(member)
+    assert pixel_graph.kept_pixel_graph(member) == first and len(made) == 1
+    (path,) = (tmp_path / "graphs").iterdir()
+    path.write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    assert pixel_graph.kept_pixel_graph(member) == first and len(made) == 2
+    with torch.no_grad():
+        member.classifier.last_layer.weight[0, 0] += 1
+    assert pixel_graph.kept_pixel_graph(member) != first and len(made) == 3
