@@ -4,9 +4,10 @@
 export class PictureError extends Error {}
 
 const READABLE = "JPEG, PNG, WebP, GIF, BMP or AVIF";
+const STRIP = 1 << 22; // pixels that are read from a canvas at a time
 const megabytes = (count) => `${Number((count / 1e6).toPrecision(3))} MB`;
 
-// What a file is by its first bytes, where browsers differ in what they read.
+// What a file is by its first bytes, where browsers differ in whether they read it.
 const KINDS = [
   ["HEIC", (text) => text.slice(4, 8) === "ftyp" && /^(hei[cmsx]|hev[cm]|mif1|msf1)/.test(text.slice(8, 12))],
   ["TIFF", (text) => text.startsWith("II*\0") || text.startsWith("MM\0*")],
@@ -14,73 +15,93 @@ const KINDS = [
   ["JPEG XL", (text) => text.startsWith("\xff\x0a") || text.slice(4, 8) === "JXL "],
   ["PDF", (text) => text.startsWith("%PDF")],
 ];
+// What all of them read, and where it can be told that such a file ends early. Some show what there is of it, and an answer to
+// half a picture is worth nothing.
 const IMAGES = [
-  (text) => text.startsWith("\xff\xd8\xff"),
-  (text) => text.startsWith("\x89PNG"),
-  (text) => text.startsWith("RIFF") && text.slice(8, 12) === "WEBP",
-  (text) => text.startsWith("GIF8"),
-  (text) => text.startsWith("BM"),
-  (text) => text.slice(4, 12) === "ftypavif" || text.slice(4, 12) === "ftypavis",
+  [(text) => text.startsWith("\xff\xd8\xff"), (bytes) => !holds(bytes, [0xff, 0xd9], startOfJpegScan(bytes))],
+  [(text) => text.startsWith("\x89PNG"), (bytes) => !holds(bytes, [..."IEND"].map((letter) => letter.charCodeAt(0)), 8)],
+  [
+    (text) => text.startsWith("RIFF") && text.slice(8, 12) === "WEBP",
+    (bytes) => new DataView(bytes.buffer).getUint32(4, true) + 8 > bytes.length,
+  ],
+  [(text) => text.startsWith("GIF8"), () => false],
+  [(text) => text.startsWith("BM"), () => false],
+  [(text) => text.slice(4, 12) === "ftypavif" || text.slice(4, 12) === "ftypavis", () => false],
 ];
 
-/** Decodes a file to an upright canvas of 8-bit RGB over white, its colours as stored; what cannot be read is one line. */
+/** Whether some bytes stand anywhere behind a place; looked for from the end, where an end marker is. */
+function holds(bytes, wanted, behind) {
+  for (let at = bytes.lastIndexOf(wanted[0]); at > behind; at = bytes.lastIndexOf(wanted[0], at - 1)) {
+    if (wanted.every((byte, i) => bytes[at + i] === byte)) return true;
+  }
+  return false;
+}
+
+/** Where the header of a JPEG ends: behind it, the end marker is not that of a thumbnail. */
+function startOfJpegScan(bytes) {
+  let at = 2;
+  while (bytes[at] === 0xff && bytes[at + 1] !== 0xda) at += 2 + bytes[at + 2] * 256 + bytes[at + 3];
+  return at;
+}
+
+/** Decodes a file to an upright bitmap of 8 bits per channel, its colours as stored; what cannot be read is one line. */
 export async function opened(file, limits) {
   const name = file.name || "the picture";
   if (file.size === 0) throw new PictureError(`${name}: the file is empty; choose another one.`);
   if (file.size > limits.bytes) {
     throw new PictureError(`${name}: ${megabytes(file.size)} is over the limit of ${megabytes(limits.bytes)}.`);
   }
-  const start = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
-  const kind = KINDS.find(([, is]) => is(start))?.[0];
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const start = String.fromCharCode(...bytes.subarray(0, 16));
+  const [known, endsEarly] = IMAGES.find(([is]) => is(start)) ?? [];
   let bitmap;
   try {
+    if (endsEarly?.(bytes)) throw new Error("it ends early");
     // Upright by its EXIF orientation, and no colour changed: that is what the networks were trained on.
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch {
+    const kind = KINDS.find(([, is]) => is(start))?.[0];
     if (kind) throw new PictureError(`${name}: is a ${kind} file, which this browser does not read; save it as JPEG or PNG.`);
-    const damaged = IMAGES.some((is) => is(start));
-    throw new PictureError(
-      damaged
-        ? `${name}: the image is damaged; choose another one.`
-        : `${name}: not an image that can be read; give ${READABLE}.`,
-    );
+    if (known) throw new PictureError(`${name}: the image is damaged; choose another one.`);
+    throw new PictureError(`${name}: not an image that can be read; give ${READABLE}.`);
   }
   const { width, height } = bitmap;
-  try {
-    if (width * height > limits.pixels) {
-      throw new PictureError(`${name}: ${width} x ${height} pixels are over the limit of ${limits.pixels / 1e6} million.`);
-    }
-    const canvas = new OffscreenCanvas(width, height);
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.fillStyle = "#fff"; // behind transparent pixels
-    context.fillRect(0, 0, width, height);
-    context.drawImage(bitmap, 0, 0);
-    return canvas;
-  } finally {
-    bitmap.close();
-  }
+  if (width * height <= limits.pixels) return bitmap;
+  bitmap.close();
+  throw new PictureError(`${name}: ${width} x ${height} pixels are over the limit of ${limits.pixels / 1e6} million.`);
 }
 
-/** The pixels of a canvas as the graphs take them: height x width x 3 bytes. */
-export function pixelsOf(canvas) {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const rgb = new Uint8Array((data.length / 4) * 3);
-  for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
-    rgb[to] = data[from];
-    rgb[to + 1] = data[from + 1];
-    rgb[to + 2] = data[from + 2];
+/** The pixels of a bitmap over white, as the graphs take them: height x width x 3 bytes. */
+export function pixelsOf(bitmap) {
+  const { width, height } = bitmap;
+  const rgb = new Uint8Array(height * width * 3);
+  // In strips: a canvas of a whole photograph is more than phones allow, and two more copies of it in memory.
+  const rows = Math.max(1, Math.min(height, Math.floor(STRIP / width)));
+  const context = new OffscreenCanvas(width, rows).getContext("2d", { willReadFrequently: true });
+  for (let top = 0, to = 0; top < height; top += rows) {
+    context.fillStyle = "#fff"; // behind transparent pixels
+    context.fillRect(0, 0, width, rows);
+    context.drawImage(bitmap, 0, -top);
+    const { data } = context.getImageData(0, 0, width, Math.min(rows, height - top));
+    for (let from = 0; from < data.length; from += 4, to += 3) {
+      rgb[to] = data[from];
+      rgb[to + 1] = data[from + 1];
+      rgb[to + 2] = data[from + 2];
+    }
   }
   return rgb;
 }
 
-/** A copy for the screen, its longer side at most `side`. */
-export function shrunk(canvas, side) {
-  const scale = Math.min(1, side / Math.max(canvas.width, canvas.height));
-  const [width, height] = [canvas.width, canvas.height].map((length) => Math.max(1, Math.round(length * scale)));
+/** A copy over white for the screen, its longer side at most `side`. */
+export function shrunk(bitmap, side) {
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const [width, height] = [bitmap.width, bitmap.height].map((length) => Math.max(1, Math.round(length * scale)));
   const small = new OffscreenCanvas(width, height);
   const context = small.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(canvas, 0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
   return small.transferToImageBitmap();
 }
 

@@ -112,9 +112,11 @@ async function sha256(content) {
 
 async function analyse({ file, explain = true }) {
   const started = performance.now();
-  const canvas = await opened(file, facts.limits);
-  const size = [canvas.height, canvas.width];
-  const rgb = pixelsOf(canvas);
+  const bitmap = await opened(file, facts.limits);
+  const size = [bitmap.height, bitmap.width];
+  const rgb = pixelsOf(bitmap);
+  const picture = explain ? shrunk(bitmap, facts.limits.side) : null;
+  bitmap.close();
   const outputs = [];
   const resizedBy = new Map(); // members that frame alike share what the first of them has resized
   for (const [m, session] of sessions.entries()) {
@@ -140,8 +142,7 @@ async function analyse({ file, explain = true }) {
   };
   if (explain) {
     last = { size, outputs, label: indexOfLargest(probabilities) };
-    answer.maps = drawMaps({});
-    answer.picture = shrunk(canvas, facts.limits.side);
+    Object.assign(answer, { maps: drawMaps({}), picture });
   }
   return { ...answer, milliseconds: performance.now() - started };
 }

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from lesion_hub.app.static_manifest import gate
 from lesion_hub.app.static_page import HEADERS, write_static_page
 from lesion_hub.app.static_server import served_files
 from lesion_hub.config import OperatingPoint
+from lesion_hub.data.images import load_rgb
 from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.hub.gate_file import GateWeights
@@ -38,7 +40,7 @@ from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.models.network_cut import cut
 from tests.app.test_browser import AXE, chromium, tab_to  # noqa: F401 - a fixture
-from tests.data.bad_files import BROKEN, write_broken
+from tests.data.bad_files import BROKEN, ODD, write_broken
 from tests.inference.networks import classifier, ensemble, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -218,14 +220,9 @@ def test_the_words_are_those_of_the_other_page(opened, model, good):
     assert f"{words.HEAT_MEANS} {words.HEAT_DOES_NOT_MEAN}" in shown
 
 
-READ_BY_BROWSERS = {"truncated.gif", "truncated.jpg"}  # up to where they end
-
-
 def test_every_broken_file_is_one_line_and_the_next_good_one_works(opened, good, tmp_path):
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(100))
     for path in (*write_broken(tmp_path / "broken"), tmp_path / "phone.heic"):
-        if path.name in READ_BY_BROWSERS:
-            continue
         opened.analyse(path)
         line = opened.page.locator("#error", has_text=f"{path.name}: ")
         line.wait_for()
@@ -235,6 +232,67 @@ def test_every_broken_file_is_one_line_and_the_next_good_one_works(opened, good,
     opened.analyse(good)
     opened.see_answer()
     assert not opened.page.locator("#error").is_visible()
+
+
+DECODE = """async ([content, limits]) => {
+    const {opened, pixelsOf} = await import("./pictures.js");
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    try {
+        const bitmap = await opened(new File([bytes], "picture"), limits);
+        return {size: [bitmap.width, bitmap.height], rgb: Array.from(pixelsOf(bitmap))};
+    } catch (error) {
+        return {error: error.message};
+    }
+}"""
+
+
+def decoded(visit: Visit, folder: Path, content: bytes) -> Image.Image | str:
+    """What the page makes of a file: its pixels, or its one line."""
+    limits = json.loads((folder / "model.json").read_text())["limits"]
+    found = visit.page.evaluate(DECODE, [base64.b64encode(content).decode(), limits])
+    if "error" in found:
+        return found["error"]
+    return Image.fromarray(np.array(found["rgb"], np.uint8).reshape(*found["size"][::-1], 3))
+
+
+def test_an_odd_file_has_the_pixels_that_python_reads_or_is_one_line(opened, folder):
+    for name, (make, _) in ODD.items():
+        content = make()
+        found = decoded(opened, folder, content)
+        if name.endswith(".tif"):
+            assert found == "picture: is a TIFF file, which this browser does not read; save it as JPEG or PNG."
+            continue
+        own = load_rgb(content)
+        assert found.size == own.size, name
+        assert np.abs(np.asarray(found).astype(int) - np.asarray(own)).max() <= 1, name
+
+
+def test_whether_a_file_ends_early_is_seen_before_a_browser_shows_what_there_is(opened, folder):
+    opened.page.evaluate("""() => {
+        self.strict = self.createImageBitmap;
+        self.createImageBitmap = async () => Object.assign(new OffscreenCanvas(1, 1), {close() {}});
+    }""")
+    try:
+        drawn = Image.fromarray(draw_lesion("nv", seed=1, size=(96, 72)).image)
+        for format_ in ("JPEG", "PNG", "WEBP"):
+            stream = BytesIO()
+            drawn.save(stream, format_, **({"exif": with_thumbnail(drawn)} if format_ == "JPEG" else {}))
+            whole = stream.getvalue()
+            for cut_at in (len(whole) // 2, len(whole) - 20):
+                assert decoded(opened, folder, whole[:cut_at]) == "picture: the image is damaged; choose another one.", format_
+            for ending in (b"", bytes(50)):  # phones write more behind a picture
+                assert not isinstance(decoded(opened, folder, whole + ending), str), format_
+    finally:
+        opened.page.evaluate("() => { self.createImageBitmap = self.strict; }")
+
+
+def with_thumbnail(image: Image.Image) -> bytes:
+    """An EXIF block that holds a whole JPEG, with an end marker of its own."""
+    stream = BytesIO()
+    image.resize((16, 12)).save(stream, "JPEG")
+    exif = Image.Exif()
+    exif[0x927C] = stream.getvalue()
+    return exif.tobytes()
 
 
 def test_a_picture_is_pasted_and_dropped_too(opened, good):
