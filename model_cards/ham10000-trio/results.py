@@ -17,8 +17,11 @@ ROOT = HERE.parents[1]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: model_cards/ham10000-trio/results.py -->", "<!-- end of results -->"
 
+BASELINE_PIXELS = "200 × 150 pixels"
+"""Size of the test images when the baseline was measured; for the published models they are 320 × 240."""
+
 MODELS = {
-    "plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0)": HERE / "plain.json",
+    f"plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), at {BASELINE_PIXELS}": HERE / "plain.json",
     "`ham10000-mobilenetv2`": ROOT / "registry/ham10000-mobilenetv2/v1.2.0/metrics.json",
     "`ham10000-lite0`": ROOT / "registry/ham10000-lite0/v1.2.0/metrics.json",
     "`ham10000-lite2`": ROOT / "registry/ham10000-lite2/v1.2.0/metrics.json",
@@ -45,7 +48,7 @@ def results_section() -> str:
     titles = {key: title for title, key in COLUMNS.items()}
     gains = ", ".join(f"{titles[key]} {with_interval(compared['differences'][key], sign='+')}" for key in DIFFERENCES)
     images = f"{compared['images']:,} test images of {compared['groups']:,} lesions"
-    lines += ["", f"The ensemble less the plain fine-tune, paired over the same {images}: {gains}."]
+    lines += ["", f"The ensemble less the plain fine-tune, both at {BASELINE_PIXELS}, paired over the same {images}: {gains}."]
     return "\n".join([BEGIN, *lines, END])
 
 
