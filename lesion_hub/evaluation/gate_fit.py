@@ -202,7 +202,7 @@ class _Features:
         self.done += len(crops)
         if self.progress is not None:
             self.progress(min(self.done, self.total), self.total)
-        return np.asarray((logits[0].float() if logits[1] is None else pooled(logits[1])).cpu().numpy())
+        return logits[0].float().cpu().numpy() if logits[1] is None else pooled(logits[1])
 
 
 def gives_features(member: Member) -> bool:

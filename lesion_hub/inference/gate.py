@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from torch import Tensor
@@ -48,29 +47,32 @@ class Gate:
 
     def log_odds(self, outputs: Tensor) -> NDArray[np.float64]:
         """Compute the log-odds (N,) that each of N images is in scope, from the stem's output, or the logits (N, K)."""
-        values = pooled(outputs, len(self.weights.outputs)) if self.reads_features else outputs.float()
-        wanted, given = len(self.weights.outputs), values.shape[1]
-        if wanted != given:
-            raise StoreError(f"the input gate reads {wanted} values of a network that gives {given}; fit it again")
-        found = values @ self.weights.outputs.to(values) + self.weights.bias
-        return found.double().cpu().numpy()
+        wanted = len(self.weights.outputs)
+        values = pooled(outputs, wanted) if self.reads_features else _array(outputs)
+        if values.shape[1] != wanted:
+            raise StoreError(f"the input gate reads {wanted} values of a network that gives {values.shape[1]}; fit it again")
+        return values.astype(np.float64) @ self.weights.outputs.numpy() + self.weights.bias
 
 
-def pooled(features: Tensor, width: int | None = None) -> Tensor:
+def pooled(features: Tensor, width: int | None = None) -> NDArray[np.float32]:
     """Reduce the stem's output to the mean and the standard deviation of each channel over the image: (N, 2 C) float32.
 
     Known are maps, (N, C, h, w) or (N, h, w, C), and (N, L, C) tokens; ``width``, 2 C, says which of two layouts it is.
 
     >>> pooled(torch.ones(2, 5, 3, 3)).shape, pooled(torch.ones(2, 9, 5)).shape, pooled(torch.ones(2, 3, 3, 5), 10).shape
-    (torch.Size([2, 10]), torch.Size([2, 10]), torch.Size([2, 10]))
+    ((2, 10), (2, 10), (2, 10))
     """
     last = features.ndim == 3 or (width is not None and 2 * features.shape[1] != width == 2 * features.shape[-1])
     over = 1 if last else 2
-    flat = features.float().flatten(1, -2) if last else features.float().flatten(2)
-    # Not torch.std_mean, which takes several times as long on a CPU.
-    mean = flat.mean(dim=over, keepdim=True)
-    deviation = (flat - mean).square_().mean(dim=over).sqrt_()
-    return torch.cat([mean.squeeze(over), deviation], dim=1)
+    # In NumPy, whose calls cost a fraction of torch's where there is as little to compute as for one image.
+    flat = _array(features.flatten(1, -2) if last else features.flatten(2))
+    mean = flat.mean(axis=over, keepdims=True)
+    deviation = np.sqrt(np.square(flat - mean).mean(axis=over))
+    return np.concatenate([mean.squeeze(over), deviation], axis=1)
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return values.detach().float().cpu().numpy()
 
 
 def limits_of(gates: Sequence[Gate]) -> tuple[float, float]:
