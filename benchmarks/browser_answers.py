@@ -3,12 +3,12 @@
 Chromium opens the static page of a model from a server of plain files on this machine, a worker of the page answers each
 picture, and the library answers the same file, on the engine that users get:
 
-    largest_difference   of any probability in any picture; below 0.005 is asked for
+    largest_difference   of any probability in any picture, and largest_in says in which; below 0.005 is asked for
     gate_difference      the largest of the input gate's score, None where the model has no gate
     equal_labels         share of the pictures with the same most probable label
     equal_verdicts       the same for the input gate's verdict, equal_sets for the label set, equal_flags for the quality flags
     ties                 pictures where one of these differs and Python's own figures lie within the 0.005 of where it turns
-    heat_median          correlation of the heat maps of the same label, heat_least the least; at least 0.98 is asked for
+    heat_median          correlation of the heat maps of the same label; 0.98 is asked for of heat_least, that of heat_least_in
     constant_maps        pictures whose maps have nothing to correlate, since both are the same everywhere
     missed               the pictures that miss what is asked for, and how
 
@@ -262,10 +262,12 @@ def summary(rows: list[Compared], facts: dict[str, Any]) -> dict[str, Any]:
     def equal(part: str) -> float:
         return round(sum(part not in row.differs for row in rows) / len(rows), 4)
 
-    heats = [row.correlation for row in rows if row.correlation is not None]
+    furthest = max(rows, key=lambda row: row.difference)
+    heats = sorted((row.correlation, row.name) for row in rows if row.correlation is not None)
     gates = [row.gate_difference for row in rows if row.gate_difference is not None]
     return {
-        "largest_difference": round(max(row.difference for row in rows), 6),
+        "largest_difference": round(furthest.difference, 6),
+        "largest_in": furthest.name,
         "median_difference": round(statistics.median(row.difference for row in rows), 6),
         "gate_difference": round(max(gates), 6) if gates else None,
         "equal_labels": equal("label"),
@@ -273,8 +275,9 @@ def summary(rows: list[Compared], facts: dict[str, Any]) -> dict[str, Any]:
         "equal_sets": equal("set") if facts["label_sets"] else None,
         "equal_flags": equal("flags"),
         "ties": sum(bool(row.differs - row.no_tie) for row in rows),
-        "heat_median": round(statistics.median(heats), 5) if heats else None,
-        "heat_least": round(min(heats), 5) if heats else None,
+        "heat_median": round(statistics.median(correlation for correlation, _ in heats), 5) if heats else None,
+        "heat_least": round(heats[0][0], 5) if heats else None,
+        "heat_least_in": heats[0][1] if heats else None,
         "constant_maps": sum(row.constant for row in rows),
     }
 
