@@ -94,7 +94,7 @@ async function analyse(file) {
   try {
     await ready;
     const answer = await model.ask("analyse", { file });
-    if (choice === chosen) showAnswer(file, answer);
+    if (choice === chosen) showAnswer(file, answer, choice);
   } catch (error) {
     if (choice !== chosen) return;
     say("");
@@ -110,10 +110,11 @@ function forget() {
   find("answer").replaceChildren();
 }
 
-function showAnswer(file, answer) {
+function showAnswer(file, answer, choice) {
   const explain = async (target) => {
     const maps = await model.ask("explain", { target });
-    showAnswer(file, { ...answer, maps });
+    if (choice !== chosen) return;
+    showAnswer(file, { ...answer, maps }, choice);
     find("target").focus();
   };
   find("answer").replaceChildren(...answerView(facts, answer, explain));
@@ -124,7 +125,12 @@ function showAnswer(file, answer) {
 
 async function analyseAll(files) {
   const batch = table = { items: [], cancelled: false };
-  const { limits } = await ready.then(() => facts);
+  try {
+    await ready;
+  } catch {
+    return undefined; // it was said when it failed
+  }
+  const { limits } = facts;
   if (files.length > limits.files) return complain(`${files.length} files; the limit is ${limits.files}.`);
   find("batch").hidden = find("cancel").hidden = false;
   find("csv").hidden = true;
@@ -160,26 +166,40 @@ async function analyseAll(files) {
 
 let stream = null;
 
+/** Offers the camera where there is one. */
+async function offerCamera() {
+  const devices = await navigator.mediaDevices?.enumerateDevices?.().catch(() => null);
+  find("open-camera").hidden = !devices?.some(({ kind }) => kind === "videoinput");
+}
+
 async function openCamera() {
   const video = find("camera").querySelector("video");
+  complain("");
+  find("open-camera").disabled = true; // a second stream would never be stopped
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
     video.srcObject = stream;
     find("camera").hidden = false;
+    find("shoot").focus();
     await video.play();
   } catch {
+    closeCamera();
     complain("The camera cannot be used: allow it in the browser, or choose a file.");
   }
 }
 
 function closeCamera() {
+  const within = find("camera").contains(document.activeElement);
   stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
+  stream = find("camera").querySelector("video").srcObject = null;
   find("camera").hidden = true;
+  find("open-camera").disabled = false;
+  if (within) find("open-camera").focus();
 }
 
 function shoot() {
   const video = find("camera").querySelector("video");
+  if (!video.videoWidth) return; // it shows nothing yet
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
@@ -199,6 +219,7 @@ function listen() {
   find("open-camera").addEventListener("click", openCamera);
   find("close-camera").addEventListener("click", closeCamera);
   find("shoot").addEventListener("click", shoot);
+  find("camera").addEventListener("keydown", ({ key }) => { if (key === "Escape") closeCamera(); });
   for (const button of document.querySelectorAll("[data-example]")) {
     button.addEventListener("click", async () => {
       const name = button.dataset.example;
@@ -229,6 +250,7 @@ async function start() {
 }
 
 listen();
+offerCamera();
 ready = start();
 ready.catch((error) => {
   find("loading").hidden = true;

@@ -51,7 +51,7 @@ function threads() {
 
 /** Fetches large files, those kept from an earlier visit from the browser's cache, and says how far it is. */
 async function fetchAll(files) {
-  const store = await self.caches?.open(STORE);
+  const store = await self.caches?.open(STORE).catch(() => undefined); // private windows may refuse it
   const total = files.reduce((bytes, file) => bytes + file.bytes, 0);
   let done = 0;
   const progress = (bytes) => {

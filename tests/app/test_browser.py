@@ -28,13 +28,17 @@ TABS = ("Lesion", "Batch", "Models", "About")
 TIMEOUT_MS = 60_000
 
 
+A_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+"""Options by which Chromium has a camera that shows a test picture, and lets every page use it."""
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *A_CAMERA])
         yield browser
         browser.close()
 

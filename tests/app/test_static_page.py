@@ -444,3 +444,63 @@ def test_without_npm_one_line_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LESION_HUB_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match=r"npm is not installed, .*--runtime"):
         web_runtime.web_runtime()
+
+
+def test_a_photograph_is_taken_with_the_keyboard_and_the_camera_is_let_go(chromium, address):  # noqa: F811
+    with visiting(chromium, address) as seen:
+        page = seen.page
+        page.locator("#open-camera").click()
+        page.wait_for_function("() => document.activeElement.id === 'shoot'")
+        assert page.locator("#open-camera").is_disabled(), "a second stream would never be stopped"
+        page.wait_for_function("() => document.querySelector('#camera video').videoWidth > 0")
+        page.evaluate("() => { self.track = document.querySelector('#camera video').srcObject.getTracks()[0]; }")
+        page.keyboard.press("Escape")
+        assert page.evaluate("() => [self.track.readyState, document.activeElement.id]") == ["ended", "open-camera"]
+        assert page.locator("#camera").is_hidden()
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "() => document.querySelector('#camera video').videoWidth > 0 && self.track.readyState === 'ended'"
+        )
+        page.wait_for_function("() => document.activeElement.id === 'shoot'")
+        page.evaluate("() => { self.track = document.querySelector('#camera video').srcObject.getTracks()[0]; }")
+        page.keyboard.press("Enter")
+        seen.see_answer()
+        assert page.evaluate("() => self.track.readyState") == "ended"
+
+
+def test_without_a_camera_or_a_place_to_keep_the_model_the_page_works(chromium, address, tmp_path):  # noqa: F811
+    """As in private windows, and with a camera that cannot be opened."""
+    refusing = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('in use', 'NotReadableError'));"
+    with visiting(chromium, address) as seen:
+        seen.page.evaluate(f"() => {{ {refusing} }}")
+        seen.page.locator("#open-camera").click()
+        seen.page.locator("#error", has_text="The camera cannot be used").wait_for()
+        assert seen.page.locator("#open-camera").is_enabled() and seen.page.locator("#camera").is_hidden()
+        seen.page.add_init_script("navigator.mediaDevices.enumerateDevices = () => Promise.resolve([]);")
+        seen.page.route("**/worker.js", refuses_to_keep)
+        seen.load()
+        assert seen.page.locator("#open-camera").is_hidden()
+        picture(60, 80).save(tmp_path / "a.png")
+        seen.analyse(tmp_path / "a.png")
+        seen.see_answer()
+
+
+def refuses_to_keep(route):
+    """Serve the worker with a browser's cache that refuses."""
+    response = route.fetch()
+    route.fulfill(response=response, body="self.caches.open = () => Promise.reject(new Error('denied'));\n" + response.text())
+
+
+def test_a_map_that_was_overtaken_is_not_shown(chromium, address, tmp_path):  # noqa: F811
+    for name, size in (("first.png", (60, 80)), ("second.png", (90, 40))):
+        picture(*size).save(tmp_path / name)
+    with visiting(chromium, address) as seen:
+        seen.analyse(tmp_path / "first.png")
+        seen.see_answer()
+        # Another label's map is asked for, and in the same breath another picture chosen.
+        seen.page.locator("#target").evaluate("node => { node.selectedIndex = 1; node.dispatchEvent(new Event('change')); }")
+        seen.analyse(tmp_path / "second.png")
+        seen.page.locator("#status", has_text="second.png: the estimate is ready").wait_for()
+        seen.page.wait_for_timeout(500)
+        assert seen.page.locator("#status").inner_text().startswith("second.png")
+        assert seen.page.locator("#overlay canvas.heat").first.evaluate("node => node.height > node.width")
