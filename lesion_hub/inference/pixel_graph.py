@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_CHANGE = 0.005
 """How far a probability of the graph may be from the model's."""
+_LARGEST_IN_8_BITS = 0.02
+"""The same in 8 bits, where a pixel that is resized to the next level may round the values behind it another way."""
 
 _VERSION = 1
 """To be raised when the same member would give another graph: kept ones are then made anew."""
@@ -220,6 +222,7 @@ def _largest_change(member: Member, data: bytes) -> float:
             worst = max(worst, float((found.softmax(dim=1) - own.softmax(dim=1)).abs().max()))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise ConfigError(f"{member.name}: its graph from pixels does not run ({one_line(error)[:200]})") from None
-    if not worst <= LARGEST_CHANGE:
+    in_8_bits = member.engine is not None and member.engine.eight_bits is not None
+    if not worst <= (_LARGEST_IN_8_BITS if in_8_bits else LARGEST_CHANGE):
         raise ConfigError(f"{member.name}: its graph from pixels changes a probability by {worst:.3f}; it is not written")
     return worst
