@@ -66,12 +66,12 @@ def serve(
     """
     if static:
         limits = (device, max_mb, max_megapixels, max_files, max_batch_mb, memory_mb, concurrency, queue_size)
-        if any(value is not None for value in limits) or engine != "auto":
+        if any(value is not None for value in limits) or engine not in ("auto", "onnx-int8"):
             raise ConfigError(
                 "--static serves files, and the browser computes: of the other options it takes --model, "
-                "--revision, --registry, --host, --port and --runtime"
+                "--revision, --registry, --host, --port, --runtime and --engine onnx-int8"
             )
-        _serve_static(_only_one(model or [DEFAULT_MODEL]), revision, registry, host, port, runtime)
+        _serve_static(_only_one(model or [DEFAULT_MODEL]), revision, registry, engine, host, port, runtime)
         return
     if runtime is not None:
         raise ConfigError("--runtime is for the page that computes in the browser; add --static")
@@ -100,7 +100,13 @@ def serve(
 
 
 def _serve_static(
-    model: str, revision: str | None, registry: str | None, host: str | None, port: int | None, runtime: Path | None
+    model: str,
+    revision: str | None,
+    registry: str | None,
+    engine: str,
+    host: str | None,
+    port: int | None,
+    runtime: Path | None,
 ) -> None:
     """Write the page into a temporary folder and serve that until interrupted."""
     import tempfile
@@ -111,7 +117,7 @@ def _serve_static(
     from lesion_hub.inference import from_pretrained
 
     stop_when_terminated()
-    predictor = from_pretrained(model, revision=revision, registry=registry, engine="torch")
+    predictor = from_pretrained(model, revision=revision, registry=registry, engine=_written(engine))
     with tempfile.TemporaryDirectory(prefix="lesion-hub-") as scratch:
         folder = Path(scratch) / "page"
         with progress_bar("writing graphs") as progress:
@@ -123,6 +129,11 @@ def _serve_static(
 
 def _fetched(page: StaticPage) -> str:
     return f"it fetches {page.graph_bytes / 1e6:.1f} MB of networks and {page.runtime_bytes / 1e6:.1f} MB of runtime once"
+
+
+def _written(engine: str) -> str:
+    """The engine to load a model with whose graphs are written: in float, or as its 8-bit file."""
+    return "onnx-int8" if engine == "onnx-int8" else "torch"
 
 
 def _only_one(models: list[str]) -> str:
@@ -158,6 +169,7 @@ def publish_space(
         typer.Option("--static", help="A static Space: the visitor's own browser computes.", rich_help_panel=_STATIC),
     ] = False,
     runtime: RuntimeOption = None,
+    engine: EngineOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show it; write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -177,11 +189,14 @@ def publish_space(
         raise ConfigError("--static is the packaged page on no hardware; leave out --folder, --hardware, --sdk and --out")
     if runtime is not None and not static:
         raise ConfigError("--runtime is for the page that computes in the browser; add --static")
+    if engine not in (("auto", "onnx-int8") if static else ("auto",)):
+        raise ConfigError("--engine onnx-int8 is for the page that computes in the browser, with --static; else leave it out")
     with quiet_downloads(json_):
         if static:
             from lesion_hub.app.static_page import publish_static_page
 
             options: dict[str, Any] = {"runtime": runtime, "private": private, "registry": registry, "dry_run": dry_run}
+            options["engine"] = _written(engine)
             with progress_bar("writing graphs") as progress:
                 done = publish_static_page(name, _only_one(model), progress=progress, **options)
         else:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,9 +45,13 @@ _GRAPH_VERSION = 1  # raised when graphs are made in another way: cached ones ar
 
 @dataclass(frozen=True)
 class Engine:
-    """A network's graph, open in ONNX Runtime. Threads may share it."""
+    """A network's graph, open in ONNX Runtime. Threads may share it.
+
+    ``eight_bits`` is the 8-bit file that it runs, its weights inside; None where it computes in float.
+    """
 
     session: Any
+    eight_bits: bytes | None = field(default=None, repr=False)
 
     @property
     def gives_features(self) -> bool:
@@ -94,8 +98,9 @@ def engine_for(wanted: EngineName, classifier: LesionClassifier, origin: Origin,
         if device.type != "cpu":
             raise ConfigError(f"the fused engine runs on the CPU, and the device is {device}")
         require_onnxruntime()
-        data = _published_in_8_bits(origin) if wanted == "onnx-int8" else _graph(classifier, origin)
-        return Engine(open_session(data, origin.folder, torch.get_num_threads()))
+        eight_bits = _published_in_8_bits(origin) if wanted == "onnx-int8" else None
+        data = eight_bits or _graph(classifier, origin)
+        return Engine(open_session(data, origin.folder, torch.get_num_threads()), eight_bits)
     except ConfigError as error:
         if wanted != "auto":
             raise

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_CHANGE = 0.005
 """How far a probability of the graph may be from the model's."""
+_LARGEST_IN_8_BITS = 0.02
+"""The same in 8 bits, where a pixel that is resized to the next level may round the values behind it another way."""
 
 _VERSION = 1
 """To be raised when the same member would give another graph: kept ones are then made anew."""
@@ -51,7 +53,8 @@ def pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
     """Write a member as one ONNX file from pixels to logits, maps and pooled features, its weights inside.
 
     Weights that float16 holds exactly are stored in it and cast when the file is opened; with ``rounded`` all matrices and
-    filters are. What is computed is computed in float32. A file that answers otherwise than the member is not made.
+    filters are. What is computed is computed in float32, or of a member whose engine runs its 8-bit file in that. A graph that
+    answers otherwise than the member is not made.
 
     >>> classifier = LesionClassifier.create("lesion_cnn_shallow", "ham7", image_size=32).eval()
     >>> len(pixel_graph(Member("tiny", classifier))) > 10_000  # doctest: +SKIP
@@ -79,6 +82,7 @@ def kept_pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
 def _key(member: Member, rounded: bool) -> str:
     """Hash all that a member's graph is made of: its tensors and options, and what writes graphs here."""
     classifier = member.classifier
+    eight_bits = member.engine.eight_bits if member.engine else None
     known = [
         _VERSION,
         __version__,
@@ -89,7 +93,7 @@ def _key(member: Member, rounded: bool) -> str:
         classifier.model_args,
     ]
     framed = [str(member.framing), str(member.normalisation), list(classifier.labels)]
-    found = hashlib.sha256(json_text([*known, *framed]).encode())
+    found = hashlib.sha256(json_text([*known, *framed]).encode() + (eight_bits or b""))
     for name, tensor in sorted(classifier.state_dict().items()):
         found.update(name.encode())
         found.update(tensor.contiguous().numpy().tobytes())
@@ -108,8 +112,7 @@ def checked_pixel_graph(member: Member, *, rounded: bool = False) -> tuple[bytes
     except ConfigError as error:
         logger.warning("%s: its graph gives no heat maps: %s", member.name, error)
         explanation = None
-    names = [LOGITS] if explanation is None else [LOGITS, FEATURES]
-    network = traced(classifier, _Network(classifier, with_features=explanation is not None), images, INPUT, names)
+    network = _network_graph(onnx, member, images, with_features=explanation is not None)
     model = _joined(onnx, preprocessing(member.framing, member.normalisation), network, INPUT, INPUT, keep=(RESIZED,))
     if explanation is not None:
         model = _joined(onnx, model, explanation, FEATURES, FEATURES, keep=(LOGITS, RESIZED))
@@ -120,6 +123,18 @@ def checked_pixel_graph(member: Member, *, rounded: bool = False) -> tuple[bytes
 
 
 # ------------------------------------------------------------------------------------------------ the network
+
+
+def _network_graph(onnx: Any, member: Member, images: Tensor, *, with_features: bool) -> Any:
+    """Take the 8-bit file that the member's engine runs, else trace its network."""
+    if member.engine is not None and member.engine.eight_bits is not None:
+        model = onnx.load_model_from_string(member.engine.eight_bits)
+        if with_features or len(model.graph.output) == 1:
+            return model
+        del model.graph.output[1:]
+        return model
+    names = [LOGITS, FEATURES] if with_features else [LOGITS]
+    return traced(member.classifier, _Network(member.classifier, with_features=with_features), images, INPUT, names)
 
 
 class _Network(nn.Module):
@@ -207,6 +222,7 @@ def _largest_change(member: Member, data: bytes) -> float:
             worst = max(worst, float((found.softmax(dim=1) - own.softmax(dim=1)).abs().max()))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise ConfigError(f"{member.name}: its graph from pixels does not run ({one_line(error)[:200]})") from None
-    if not worst <= LARGEST_CHANGE:
+    in_8_bits = member.engine is not None and member.engine.eight_bits is not None
+    if not worst <= (_LARGEST_IN_8_BITS if in_8_bits else LARGEST_CHANGE):
         raise ConfigError(f"{member.name}: its graph from pixels changes a probability by {worst:.3f}; it is not written")
     return worst

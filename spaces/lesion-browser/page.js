@@ -115,7 +115,7 @@ function showAnswer(file, answer, choice) {
     const maps = await model.ask("explain", { target });
     if (choice !== chosen) return;
     showAnswer(file, { ...answer, maps }, choice);
-    find("target").focus();
+    find("target")?.focus();
   };
   find("answer").replaceChildren(...answerView(facts, answer, explain));
   find("answer").dataset.milliseconds = answer.milliseconds;

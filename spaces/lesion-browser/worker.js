@@ -60,16 +60,20 @@ async function fetchAll(files) {
   };
   const contents = [];
   for (const file of files) contents.push(await fetchOne(file, store, progress));
-  for (const request of (await store?.keys()) ?? []) {
-    if (!files.some((file) => request.url === keyOf(file))) await store.delete(request);
-  }
+  await forgetOthers(store, files).catch(() => undefined); // what is left takes room, no more
   return contents;
 }
 
 const keyOf = (file) => here(`kept/${file.sha256}`);
 
+async function forgetOthers(store, files) {
+  for (const request of (await store?.keys()) ?? []) {
+    if (!files.some((file) => request.url === keyOf(file))) await store.delete(request);
+  }
+}
+
 async function fetchOne(file, store, progress) {
-  const kept = await store?.match(keyOf(file));
+  const kept = await store?.match(keyOf(file)).catch(() => undefined);
   if (kept) {
     const content = await kept.arrayBuffer();
     if ((await sha256(content)) === file.sha256) {

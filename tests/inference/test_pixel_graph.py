@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from PIL import Image
 from scipy.special import softmax
 
 from lesion_hub.errors import ConfigError
-from lesion_hub.inference import Predictor, pixel_graph
-from lesion_hub.inference.export import export_pixel_graphs
+from lesion_hub.hub.onnx_file import open_session
+from lesion_hub.inference import Predictor, pixel_graph, quantization
+from lesion_hub.inference.engine import Engine
+from lesion_hub.inference.export import export_onnx, export_pixel_graphs
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.preprocess import Framing, Normalisation
 from tests.inference.networks import classifier, ensemble, picture
@@ -151,3 +154,22 @@ def test_a_graph_is_made_once_and_again_where_it_is_damaged_or_of_other_weights(
     with torch.no_grad():
         member.classifier.last_layer.weight[0, 0] += 1
     assert pixel_graph.kept_pixel_graph(member) != first and len(made) == 3
+
+
+def test_a_member_that_runs_in_8_bits_is_written_so(tmp_path):
+    model = classifier("resnet10t", size=32)
+    images = [picture(32, 32, seed=seed) for seed in range(4)]
+    plain = Member("small", model)
+    export_onnx(Predictor.of(model), tmp_path / "float.onnx")
+    prepared = quantization._prepared(tmp_path / "float.onnx", tmp_path)
+    batch = list(plain.prepare(images).contiguous().numpy())
+    quantization._quantize(prepared, tmp_path / "small.onnx", batch, quantization.LADDER[0], ())
+    data = (tmp_path / "small.onnx").read_bytes()
+    member = replace(plain, engine=Engine(open_session(data, tmp_path, 1), data))
+    written = pixel_graph.pixel_graph(member)
+    assert len(written) < 0.6 * len(pixel_graph.pixel_graph(plain, rounded=True))
+    found = answers(written, images[0])
+    assert set(found) == {"logits", "maps", "pooled", "resized"} and found["maps"].any()
+    own = member.logits(images[:1])
+    assert not torch.equal(own, plain.logits(images[:1]))
+    np.testing.assert_allclose(softmax(found["logits"], axis=1), own.softmax(dim=1).numpy(), atol=0.005)
