@@ -59,6 +59,7 @@ def pooled(features: Tensor, width: int | None = None) -> NDArray[np.float32]:
 
     Known are maps, (N, C, h, w) or (N, h, w, C), and (N, L, C) tokens; ``width``, 2 C, says which of two layouts it is.
 
+    >>> import torch
     >>> pooled(torch.ones(2, 5, 3, 3)).shape, pooled(torch.ones(2, 9, 5)).shape, pooled(torch.ones(2, 3, 3, 5), 10).shape
     ((2, 10), (2, 10), (2, 10))
     """

@@ -96,7 +96,9 @@ def test_a_published_space_is_built_started_asked_and_ended(tmp_path):
         "--once",
         "--json",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    # Its client keeps what it fetches where Gradio keeps files, which other tests of this process look into.
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280)
     told = json.loads(done.stdout)
     assert told["failure"] is None, told["failure"]
     figures = {figure["what"]: figure["figure"] for figure in told["figures"]}
