@@ -21,12 +21,14 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import draw_jpeg, median_ratio, milliseconds, take_turns
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 import lesion_hub
 from lesion_hub.app.static_page import HEADERS, write_static_page
@@ -67,10 +69,8 @@ def main() -> None:
 
 def measured(model: lesion_hub.Predictor, url: str, picture: Path, rounds: int, *, single: bool) -> dict[str, Any]:
     """Open the page twice, then have page and library answer the same picture in turn."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     content, inside = picture.read_bytes(), list[float]()
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_context(service_workers="block" if single else "allow").new_page()
         load, threads = opened(page, url)
         first = answered(page, picture)
@@ -83,7 +83,6 @@ def measured(model: lesion_hub.Predictor, url: str, picture: Path, rounds: int, 
 
         library = {"library": lambda: model.predict(content, explain="gradcam")}
         seconds = take_turns({"page": on_page, **library}, rounds, time.perf_counter)
-        browser.close()
     return {
         "threads_page": threads,
         "threads_library": torch.get_num_threads(),
@@ -100,6 +99,16 @@ def measured(model: lesion_hub.Predictor, url: str, picture: Path, rounds: int, 
         "ratio": median_ratio(seconds["page"], seconds["library"]),
         "ratio_of_least": round(min(seconds["page"]) / min(seconds["library"]), 3),
     }
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser that is installed."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def opened(page: Page, url: str) -> tuple[float, int]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -33,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from browser import BROWSERS, opened
+from browser import chromium, opened
 from PIL import Image
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Page
 
 import lesion_hub
 from lesion_hub.app.static_page import MANIFEST_NAME, write_static_page
@@ -191,14 +190,11 @@ def spaced_pictures(folder: Path, count: int) -> list[Path]:
 @contextmanager
 def answering(url: str) -> Iterator[Page]:
     """Open the page in Chromium, and start a worker of it that answers whoever asks."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         opened(page, url)
         page.evaluate(START)
         yield page
-        browser.close()
 
 
 def compared(model: lesion_hub.Predictor, facts: dict[str, Any], path: Path, seen: dict[str, Any]) -> Compared:

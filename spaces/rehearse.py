@@ -25,7 +25,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,12 +40,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.hub_server; what is rehearsed never sees it
 
-from tests.hub_server import HubServer  # noqa: E402
+from tests.browsers import browser_program  # noqa: E402
+from tests.hub_server import HubServer, free_port  # noqa: E402
 
 CORES, MEMORY = 2, 16 << 30
 START_AIM, PEAK_AIM, STOP_AIM = 30.0, 1500.0, 10.0
 START_PATIENCE, STOP_PATIENCE = 300.0, 60.0
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OWNER, VISITOR = "user", "visitor"
 TOKEN = "hf_test"
 DROP_CAPABILITY, OVERRIDE_PERMISSIONS = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
@@ -120,15 +119,15 @@ def rehearse(options: argparse.Namespace, scratch: Path) -> Iterator[Figure]:
         space, expected, about = publish(options, scratch)
         yield from about
         python = scratch / "environment" / "bin" / "python"
-        yield from build(options, space, python.parents[1])
+        yield from install(options, space, python.parents[1])
         check_origin(space, python)
         example = min((space / "examples").iterdir())
-        with Page(space, python, scratch, space_id=f"{OWNER}/skin") as page:
+        with RunningSpace(space, python, scratch, space_id=f"{OWNER}/skin") as page:
             yield Figure("process start to page up", page.up_seconds, "s", START_AIM)
             yield Figure("of it, processor time", page.cpu_seconds, "s")
             answer, seconds = ask(page.url, example)
             yield Figure("first prediction with a heat map", seconds, "s")
-            compare(answer, expected, "the Space answers otherwise than the library")
+            require_same(answer, expected, "the Space answers otherwise than the library")
             yield Figure("another one", ask(page.url, example)[1], "s")
             yield look(page.url)
             yield Figure("peak memory", page.peak_bytes() / 1e6, "MB", PEAK_AIM)
@@ -136,10 +135,10 @@ def rehearse(options: argparse.Namespace, scratch: Path) -> Iterator[Figure]:
         hub.kill()
         if options.once:
             return
-        with Page(space, python, scratch, space_id=f"{VISITOR}/copy-of-skin", HF_HUB_OFFLINE="1") as page:
+        with RunningSpace(space, python, scratch, space_id=f"{VISITOR}/copy-of-skin", HF_HUB_OFFLINE="1") as page:
             yield Figure("a duplicate, offline, start to page up", page.up_seconds, "s", START_AIM)
             answer, seconds = ask(page.url, example)
-            compare(answer, expected, "offline the Space answers otherwise")
+            require_same(answer, expected, "offline the Space answers otherwise")
             yield Figure("its first prediction", seconds, "s")
             page.end()
     finally:
@@ -170,7 +169,7 @@ def publish(options: argparse.Namespace, scratch: Path) -> tuple[Path, dict[str,
     return space, dict(expected), [repo, Figure("requirements", len(published.requirements), "lines")]
 
 
-def build(options: argparse.Namespace, space: Path, place: Path) -> Iterator[Figure]:
+def install(options: argparse.Namespace, space: Path, place: Path) -> Iterator[Figure]:
     """Make the environment, and install into it as the builder of Gradio Spaces does."""
     wanted = place.with_name("requirements.txt")
     lines = (space / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -210,7 +209,7 @@ def check_origin(space: Path, python: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- run and ask
 
 
-class Page:
+class RunningSpace:
     """``python app.py`` in the Space's folder, as a Space of the free hardware runs it; up when the block begins."""
 
     def __init__(self, space: Path, python: Path, scratch: Path, *, space_id: str, **more: str) -> None:
@@ -261,7 +260,7 @@ class Page:
         ticks = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         self.cpu_seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
-    def __enter__(self) -> Page:
+    def __enter__(self) -> RunningSpace:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -318,7 +317,7 @@ def ask(url: str, example: Path) -> tuple[dict[str, Any], float]:
     return answer, seconds
 
 
-def compare(answer: dict[str, Any], expected: dict[str, float], complaint: str) -> None:
+def require_same(answer: dict[str, Any], expected: dict[str, float], complaint: str) -> None:
     found = answer["probabilities"]
     if found.keys() != expected.keys() or any(abs(found[label] - expected[label]) > 1e-3 for label in expected):
         raise StepFailed(f"{complaint}: {found} and {expected}")
@@ -331,7 +330,7 @@ def look(url: str) -> Figure:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return Figure(what, "skipped, no playwright")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = browser_program()
     if program is None:
         return Figure(what, "skipped, no browser")
     with sync_playwright() as driver, chromium(driver, program) as page:
@@ -361,12 +360,6 @@ def chromium(driver: Any, program: str) -> Iterator[Any]:
         raise StepFailed(f"Chromium: {str(error).splitlines()[0]}") from None
     finally:
         browser.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, free_port
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-HUB_PORT = _free_port()
+HUB_PORT = free_port()
 HF_HOME = Path(tempfile.mkdtemp(prefix="lesion-hub-tests-"))
 
 for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):

@@ -17,7 +17,7 @@ from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
     from lesion_hub.app.static_page import StaticPage
-    from lesion_hub.hub.space import SpacePlan
+    from lesion_hub.hub.space import PublishedSpace, SpacePlan
 
 _STATIC = "The page in the visitor's browser"
 RuntimeOption = Annotated[
@@ -210,8 +210,13 @@ def publish_space(
             done = plan.as_published() if dry_run else send_space(plan, private=private, hardware=hardware)
     if json_:
         print_json(asdict(done))
-        return
-    if static:
+    else:
+        _say_published(done, dry_run, out)
+
+
+def _say_published(done: PublishedSpace, dry_run: bool, out: Path | None) -> None:
+    """Say what was published, or would be, and what is still to be done for it."""
+    if done.sdk == "static":
         say(f"{len(done.files)} files, {done.bytes / 1e6:.1f} MB")
     verb = "would publish" if dry_run else "published" if done.changed else "already up to date:"
     say(f"{verb} {done.location} with {', '.join(done.models)}")

@@ -38,7 +38,7 @@ from lesion_hub.inference.gate import pooled
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.predictor import in_chunks
 from lesion_hub.inference.preprocess import Framing, open_image
-from lesion_hub.inference.results import Scope
+from lesion_hub.inference.results import VERDICTS, Scope
 from lesion_hub.inference.rows import open_rows
 from lesion_hub.progress import Progress
 
@@ -333,7 +333,7 @@ def count_verdicts(scopes: Sequence[Scope]) -> dict[str, Any]:
     if not scopes:
         raise DataError("no image could be read; name a folder that holds some")
     verdicts = [scope.verdict for scope in scopes]
-    shares = {name: verdicts.count(name) / len(verdicts) for name in ("in scope", "unsure", "out of scope")}
+    shares = {name: verdicts.count(name) / len(verdicts) for name in VERDICTS}
     return {"images": len(scopes), **{name.replace(" ", "_"): share for name, share in shares.items()}}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.inference.abstention import limit_for
 from lesion_hub.inference.decisions import Decide, Prior
 from lesion_hub.inference.label_sets import COVERAGE, labels_in_sets
-from lesion_hub.inference.results import Verdict
+from lesion_hub.inference.results import VERDICTS, Verdict
 from lesion_hub.inference.rules import doubts
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace
 
@@ -152,7 +152,7 @@ def judge_verdicts(
     (0.75, 0.0)
     """
     given, every = np.asarray(verdicts), np.ones(len(verdicts), dtype=bool)
-    shares = {name.replace(" ", "_"): (given == name, every) for name in get_args(Verdict)}
+    shares = {name.replace(" ", "_"): (given == name, every) for name in VERDICTS}
     means = bootstrap_means(shares, groups, resamples, seed)
     by_group = measure_bins(shares, bins or {}, groups, resamples, seed)
     return {**{name: one.to_dict() for name, one in means.items()}, "by_group": by_group}

@@ -104,11 +104,11 @@ class SpacePlan:
             tuple(self.sizes),
             commit,
             changed,
-            self.needs_token,
-            self.sdk,
-            self.hardware,
-            sum(self.sizes.values()),
-            self.requirements,
+            needs_token=self.needs_token,
+            sdk=self.sdk,
+            hardware=self.hardware,
+            bytes=sum(self.sizes.values()),
+            requirements=self.requirements,
         )
 
 

@@ -60,6 +60,11 @@ class Member:
     def space(self) -> LabelSpace:
         return self.classifier.space
 
+    @property
+    def eight_bits(self) -> bytes | None:
+        """The 8-bit file that the member's engine runs; None where it computes in float."""
+        return None if self.engine is None else self.engine.eight_bits
+
     @cached_property
     def framing(self) -> Framing:
         return Framing.of(self.classifier.input_config)

@@ -82,7 +82,6 @@ def kept_pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
 def _key(member: Member, rounded: bool) -> str:
     """Hash all that a member's graph is made of: its tensors and options, and what writes graphs here."""
     classifier = member.classifier
-    eight_bits = member.engine.eight_bits if member.engine else None
     known = [
         _VERSION,
         __version__,
@@ -93,7 +92,7 @@ def _key(member: Member, rounded: bool) -> str:
         classifier.model_args,
     ]
     framed = [str(member.framing), str(member.normalisation), list(classifier.labels)]
-    found = hashlib.sha256(json_text([*known, *framed]).encode() + (eight_bits or b""))
+    found = hashlib.sha256(json_text([*known, *framed]).encode() + (member.eight_bits or b""))
     for name, tensor in sorted(classifier.state_dict().items()):
         found.update(name.encode())
         found.update(tensor.contiguous().numpy().tobytes())
@@ -127,13 +126,11 @@ def checked_pixel_graph(member: Member, *, rounded: bool = False) -> tuple[bytes
 
 def _network_graph(onnx: Any, member: Member, images: Tensor, *, with_features: bool) -> Any:
     """Take the 8-bit file that the member's engine runs, else trace its network."""
-    if member.engine is not None and member.engine.eight_bits is not None:
-        model = onnx.load_model_from_string(member.engine.eight_bits)
-        if with_features or len(model.graph.output) == 1:
-            return model
-        del model.graph.output[1:]
-        return model
     names = [LOGITS, FEATURES] if with_features else [LOGITS]
+    if member.eight_bits is not None:
+        model = onnx.load_model_from_string(member.eight_bits)
+        del model.graph.output[len(names) :]
+        return model
     return traced(member.classifier, _Network(member.classifier, with_features=with_features), images, INPUT, names)
 
 
@@ -222,7 +219,6 @@ def _largest_change(member: Member, data: bytes) -> float:
             worst = max(worst, float((found.softmax(dim=1) - own.softmax(dim=1)).abs().max()))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise ConfigError(f"{member.name}: its graph from pixels does not run ({one_line(error)[:200]})") from None
-    in_8_bits = member.engine is not None and member.engine.eight_bits is not None
-    if not worst <= (_LARGEST_IN_8_BITS if in_8_bits else LARGEST_CHANGE):
+    if not worst <= (LARGEST_CHANGE if member.eight_bits is None else _LARGEST_IN_8_BITS):
         raise ConfigError(f"{member.name}: its graph from pixels changes a probability by {worst:.3f}; it is not written")
     return worst

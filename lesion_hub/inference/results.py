@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from lesion_hub.inference.label_sets import COVERAGE, LabelSet, label_set_of
 
 HeatMap: TypeAlias = NDArray[np.float32]
 Verdict: TypeAlias = Literal["in scope", "unsure", "out of scope"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 OVERLAY_COLOURS = "turbo"
 

@@ -164,6 +164,7 @@ async function analyseAll(files) {
 
 // ------------------------------------------------------------------------------------------------ the camera
 
+const video = find("camera").querySelector("video");
 let stream = null;
 
 /** Offers the camera where there is one. */
@@ -173,7 +174,6 @@ async function offerCamera() {
 }
 
 async function openCamera() {
-  const video = find("camera").querySelector("video");
   complain("");
   find("open-camera").disabled = true; // a second stream would never be stopped
   try {
@@ -191,14 +191,13 @@ async function openCamera() {
 function closeCamera() {
   const within = find("camera").contains(document.activeElement);
   stream?.getTracks().forEach((track) => track.stop());
-  stream = find("camera").querySelector("video").srcObject = null;
+  stream = video.srcObject = null;
   find("camera").hidden = true;
   find("open-camera").disabled = false;
   if (within) find("open-camera").focus();
 }
 
 function shoot() {
-  const video = find("camera").querySelector("video");
   if (!video.videoWidth) return; // it shows nothing yet
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.cli.runner import COMMAND
+from tests.hub_server import free_port
 
 START_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ class PageServer:
     """``command`` serving the page on a free port of this machine."""
 
     def __init__(self, command: Sequence[str], *, log: Path, cwd: Path = ROOT, **environment: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         settings = {"GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1", "HF_HUB_OFFLINE": "1"}
@@ -71,9 +71,3 @@ class PageServer:
             return httpx.get(f"{self.url}/config", timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,6 @@ Needs Chromium and Playwright's Python package, and for the accessibility check 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.app.models import photograph
+from tests.browsers import BROWSERS, browser_program
 from tests.data.bad_files import BROKEN, write_broken
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: pip install playwright")
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(os.environ.get("AXE_CORE") or Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
 TABS = ("Lesion", "Batch", "Models", "About")
 TIMEOUT_MS = 60_000
@@ -34,7 +33,7 @@ A_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-strea
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = browser_program()
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with playwright.sync_playwright() as driver:
