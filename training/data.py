@@ -109,12 +109,6 @@ class RunData:
         facts = {"name": self.origins[name], "split": name, "selection": self.manifest.method}
         return {**facts, "images": len(part), "groups": len(set(part.groups))}
 
-    def held_out(self) -> Dataset:
-        """Join the images of the parts that are measured on."""
-        from datasets import concatenate_datasets
-
-        return concatenate_datasets([part.dataset for name, part in self.parts.items() if name != "train"])
-
 
 def read_run_data(recipe: Recipe, options: LaunchOptions, folder: RunFolder, accelerator: Accelerator) -> RunData:
     """Read and split the recipe's data; one process makes the split and the draw, and saves both in the run's folder."""

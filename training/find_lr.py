@@ -40,6 +40,7 @@ from lesion_hub.training.run_folder import RunFolder
 from lesion_hub.training.schedules import Exponential
 from lesion_hub.training.start import build_classifier, start_of
 from lesion_hub.training.stopping import TrainingDiverged
+from lesion_hub.training.teacher import teacher_for
 
 PICTURE_NAME = "find-lr.png"
 SMOOTHING = 0.9  # of the running mean of the losses, which tells when to stop
@@ -141,6 +142,7 @@ def run_ramp(recipe: Recipe, phase: Phase, ramp: RampOptions, data: Path, cache:
         folder = RunFolder(options.out)
         read_data = read_run_data(alone, options, folder, accelerator)
         classifier = build_classifier(alone, read_data.space, start_of(alone.model))
+        teacher = teacher_for(alone, classifier, accelerator.device)
         memory_format = torch.channels_last if alone.channels_last else torch.contiguous_format
         classifier.network.to(accelerator.device, memory_format=memory_format)
         batches = ramp.steps * alone.accumulation
@@ -149,7 +151,7 @@ def run_ramp(recipe: Recipe, phase: Phase, ramp: RampOptions, data: Path, cache:
         accelerator = make_accelerator(alone, options)
         feed, validation = build_feeds(alone, classifier, read_data.parts, accelerator, options, folder)
         report = Report(alone, folder, feed.steps_per_epoch, accelerator)
-        loop = Loop(alone, classifier.network, feed, validation, accelerator, folder.checkpoints(1), report)
+        loop = Loop(alone, classifier.network, feed, validation, accelerator, folder.checkpoints(1), report, teacher)
         losses = ramp_losses(loop, ramp)
     return read_ramp(Exponential(ramp.low, ramp.steps, final=ramp.high / ramp.low), losses)
 

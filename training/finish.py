@@ -46,7 +46,7 @@ from lesion_hub.training.loop import Record
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.reporting import draw_history
 from lesion_hub.training.run_folder import RunFolder
-from lesion_hub.training.start import Start
+from lesion_hub.training.start import Lineage
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def finish(
     classifier: LesionClassifier,
     data: RunData,
     history: list[dict[str, Any]],
-    start: Start,
+    lineage: Lineage,
 ) -> Outcome:
     """Write all files of a model folder into the run's: ``config.json`` last but one, and then the card, made from the rest."""
     uncalibrated = score_part(classifier, data.parts["validation"])
@@ -94,17 +94,17 @@ def finish(
     gate = _fit_gate(classifier, data) if recipe.gate else None
     if gate is not None:
         results["gate"] = {"data": ", ".join(source.name for source in data.sources), **gate.section}
-    results["training"] = {**covered(recipe, history), "best": best, "recipe": published_recipe(recipe, start)}
+    results["training"] = {**covered(recipe, history), "best": best, "recipe": published_recipe(recipe, lineage)}
     draw_history(history, folder.plots / "training_curves.png")
     folder.write_json(METRICS_NAME, results)
     folder.write_json(SPLIT_NAME, split_record(data))
     training = Training(
         recipe=recipe.name,
-        # The data that the starting weights saw count too, with their licence.
-        data=(*data.sources, *start.data),
+        # What the starting weights and the teacher saw counts too, with its licence.
+        data=(*data.sources, *lineage.data),
         split_hash=data.manifest.hash,
         seed=recipe.seed,
-        base_model=start.base_model,
+        base_model=lineage.start.base_model,
         packages={name: version(name) for name in PACKAGES},
     )
     fitted: dict[str, Any] = {"temperature": temperature, "operating_points": points, "rules": rules}
@@ -185,11 +185,13 @@ def covered(recipe: Recipe, history: Sequence[Record]) -> dict[str, Any]:
     return {"epochs": len(history), **({"schedules": schedules} if len(schedules) > 1 else {})}
 
 
-def published_recipe(recipe: Recipe, start: Start) -> dict[str, Any]:
-    """Return the recipe as ``metrics.json`` holds it: a file of weights by its name alone, because its folder is private."""
-    plain = recipe.model_dump(mode="json")
+def published_recipe(recipe: Recipe, lineage: Lineage) -> dict[str, Any]:
+    """Return the recipe as ``metrics.json`` holds it: a model with its version, a file by its name: its folder is private."""
+    plain, start = recipe.model_dump(mode="json"), lineage.start
     if isinstance(plain["model"]["pretrained"], str):
         plain["model"]["pretrained"] = start.base_model if start.published else Path(plain["model"]["pretrained"]).name
+    if lineage.teacher is not None:
+        plain["distill"]["teacher"] = lineage.teacher.title
     return plain
 
 

@@ -21,15 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import Accelerator
 
+from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME
 from lesion_hub.data.images import ImageSource
 from lesion_hub.data.scan import source_parts
 from lesion_hub.data.shards import ShardedImages
 from lesion_hub.errors import ConfigError
 from lesion_hub.files import sha256_of, write_bytes
+from lesion_hub.hub.layout import is_ensemble
 from lesion_hub.training.claims import from_first
 from lesion_hub.training.data import Part, RunData
 from lesion_hub.training.run_folder import RunFolder
-from lesion_hub.training.start import Start
+from lesion_hub.training.start import Lineage
 
 # Bytes; what is no larger than three blocks is hashed whole.
 BLOCK = 4096
@@ -39,7 +41,7 @@ _TOGETHER = 256
 WORDS = ("label", "group", "age", "sex", "site")
 
 
-def keep_inputs(folder: RunFolder, data: RunData, start: Start, accelerator: Accelerator) -> None:
+def keep_inputs(folder: RunFolder, data: RunData, lineage: Lineage, accelerator: Accelerator) -> None:
     """Keep what the run is made from, or where it goes on refuse what has changed; the first process looks, all refuse.
 
     A run that was begun before inputs were kept goes on without the check.
@@ -47,9 +49,9 @@ def keep_inputs(folder: RunFolder, data: RunData, start: Start, accelerator: Acc
     change = None
     if accelerator.is_main_process:
         if not folder.started:
-            _save(folder.inputs_file, inputs_of(data), start)
+            _save(folder.inputs_file, inputs_of(data), lineage)
         elif folder.inputs_file.is_file():
-            change = _change(folder.inputs_file, inputs_of(data), start)
+            change = _change(folder.inputs_file, inputs_of(data), lineage)
     change = from_first(change, accelerator)
     if change is not None:
         raise ConfigError(
@@ -108,23 +110,32 @@ def _rows(part: Part) -> pa.Table:
     return pa.table({**own, **columns})
 
 
-def _weights_hash(start: Start) -> str | None:
-    """Hash the file that the run starts from; fresh weights, and what timm downloads, have none."""
-    given = start.weights
-    return None if isinstance(given, bool) or not Path(given).is_file() else sha256_of(Path(given))
+def _hashes(lineage: Lineage) -> dict[str, str | None]:
+    """Hash the file that the run starts from (fresh weights, and what timm downloads, have none), and what states its teacher.
+
+    The config of a published model states the sha256 of its weights.
+    """
+    given, teacher = lineage.start.weights, lineage.teacher
+    weights = None if isinstance(given, bool) or not Path(given).is_file() else sha256_of(Path(given))
+    if teacher is None:
+        return {"weights": weights}
+    folder = teacher.found.folder
+    return {"weights": weights, "teacher": sha256_of(folder / (ENSEMBLE_NAME if is_ensemble(folder) else CONFIG_NAME))}
 
 
-def _save(file: Path, inputs: pa.Table, start: Start) -> None:
+def _save(file: Path, inputs: pa.Table, lineage: Lineage) -> None:
     content = BytesIO()
-    pq.write_table(inputs.replace_schema_metadata({"lesion_hub": json.dumps({"weights": _weights_hash(start)})}), content)
+    pq.write_table(inputs.replace_schema_metadata({"lesion_hub": json.dumps(_hashes(lineage))}), content)
     write_bytes(file, content.getvalue())
 
 
-def _change(file: Path, now: pa.Table, start: Start) -> str | None:
-    """Say what differs from the inputs kept in ``file``: the first image, or how many, or the weights; None if nothing."""
+def _change(file: Path, now: pa.Table, lineage: Lineage) -> str | None:
+    """Say what differs from the inputs kept in ``file``: images, the weights, or the teacher; None if nothing."""
+    current = _hashes(lineage)
     try:
         kept = pq.read_table(file)
-        weights = json.loads(kept.schema.metadata[b"lesion_hub"])["weights"]
+        hashes = json.loads(kept.schema.metadata[b"lesion_hub"])
+        others = [kind for kind, found in current.items() if found != hashes[kind]]
         before, after = ({row["image_id"]: row for row in table.to_pylist()} for table in (kept, now))
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{file}: what the run was made from is damaged; train anew with --restart") from None
@@ -138,6 +149,8 @@ def _change(file: Path, now: pa.Table, start: Start) -> str | None:
             columns = [column for column in old if old[column] != new.get(column)]
             how = "has other content" if "content" in columns else f"has another {' and '.join(columns)}"
         return f"image {first} {how}" if len(changed) == 1 else f"{len(changed):,} images have changed (image {first} {how})"
-    if weights != _weights_hash(start):
-        return f"the weights that it started from have changed ({start.weights})"
+    if "weights" in others:
+        return f"the weights that it started from have changed ({lineage.start.weights})"
+    if others and lineage.teacher is not None:
+        return f"its teacher has changed ({lineage.teacher.title})"
     return None

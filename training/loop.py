@@ -30,6 +30,7 @@ from lesion_hub.training.optimisers import make_optimiser, phase_at, set_learnin
 from lesion_hub.training.recipe import Phase, Recipe
 from lesion_hub.training.schedules import Schedule, make_schedule
 from lesion_hub.training.stopping import LossMonitor, RunInterrupted, StopSignal, diverged, stopped_early
+from lesion_hub.training.teacher import Teacher
 
 # Processes must agree on when to stop, and asking costs a round trip.
 STEPS_BETWEEN_STOP_CHECKS = 8
@@ -70,6 +71,7 @@ class Loop:
         accelerator: Accelerator,
         checkpoints: CheckpointFolder,
         observer: Observer,
+        teacher: Teacher | None = None,
     ) -> None:
         self.recipe = recipe
         self.network = network
@@ -78,6 +80,7 @@ class Loop:
         self.accelerator = accelerator
         self.checkpoints = checkpoints
         self.observer = observer
+        self.teacher = teacher
         loss, optimiser = recipe.loss, recipe.optimiser
         self.loss = make_loss(
             loss.name,
@@ -183,6 +186,8 @@ class Loop:
         with nullcontext() if batch.closes_step else self.accelerator.no_sync(self.wrapped):
             logits = logits_of(self.network_for(len(images)), images, batch.metadata)
             losses = self.loss(logits, targets)
+            if self.teacher is not None:
+                losses = self.teacher.blended(losses, logits, images)
             self.accelerator.backward((losses * batch.weights).sum())
         self.count(batch, logits.detach(), losses.detach())
 

@@ -332,6 +332,18 @@ class ProbeOptions(Options):
         return value
 
 
+class DistillOptions(Options):
+    """Learn from a teacher too, a published model or ensemble (``name@v1.0.0``), which sees every image as the network does.
+
+    ``weight`` is the teacher's share of the loss: the divergence of the network's probabilities from its own, both of logits
+    over ``temperature``, times its square (Hinton et al. 2015, arXiv 1503.02531).
+    """
+
+    teacher: str
+    weight: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    temperature: Positive = 2.0
+
+
 class EarlyStopping(Options):
     """Stop when validation balanced accuracy has not risen by more than ``min_delta`` for ``patience`` epochs."""
 
@@ -357,7 +369,7 @@ class CheckpointOptions(Options):
 
 
 # What a probe, which is solved and not trained step by step, has no use for.
-_OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "accumulation", "clip", "compile", "ema", "checkpoints")
+_OF_THE_LOOP = ("optimiser", "schedule", "phases", "mixing", "distill", "accumulation", "clip", "compile", "ema", "checkpoints")
 
 
 class Recipe(Options):
@@ -378,6 +390,7 @@ class Recipe(Options):
     phases: tuple[Phase, ...] = (Phase(),)
     augmentation: AugmentationOptions | None = AugmentationOptions()
     mixing: MixingOptions = MixingOptions()
+    distill: DistillOptions | None = None
     epochs: Count
     batch_size: Count = 32
     accumulation: Count = 1
@@ -433,9 +446,10 @@ class Recipe(Options):
 
     @model_serializer(mode="wrap")
     def _what_applies(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Recipes are told apart by what they dump: one without a probe, or with a gate, which is the default, stays what it was
-        # before there were any.
+        # Recipes are told apart by what they dump: without probe and teacher, and with a gate, which is the default, one stays
+        # what it was before there were any.
         unused = {"probe"} if self.probe is None else set(_OF_THE_LOOP)
+        unused |= {"distill"} if self.distill is None else set()
         unused |= {"gate"} if self.gate else set()
         return {key: value for key, value in dump(self).items() if key not in unused}
 

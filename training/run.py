@@ -49,7 +49,8 @@ from lesion_hub.training.recipe import EnsembleRecipe, Recipe
 from lesion_hub.training.recipe_files import load_recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run_folder import RunFolder
-from lesion_hub.training.start import build_classifier, start_of
+from lesion_hub.training.start import Lineage, build_classifier
+from lesion_hub.training.teacher import teacher_for
 from lesion_hub.training.workers import local_workers
 
 IMAGES_PICTURED = 4
@@ -99,10 +100,10 @@ def _train(
         accelerator.print(f"{folder.path}: this run is finished; more epochs go on with it, --restart trains it anew")
         return
     data = read_run_data(recipe, options, folder, accelerator)
-    start = start_of(recipe.model)
-    start.refuse_seen(data.held_out())
-    keep_inputs(folder, data, start, accelerator)
-    classifier = build_classifier(recipe, data.space, start)
+    lineage = Lineage.of(recipe)
+    lineage.refuse_seen(data.parts)
+    keep_inputs(folder, data, lineage, accelerator)
+    classifier = build_classifier(recipe, data.space, lineage.start)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classifier.network.to(accelerator.device, memory_format=memory_format)
     execution = choose_execution(folder, recipe, classifier, data.parts["train"], accelerator)
@@ -120,12 +121,13 @@ def _train(
         with Report(recipe, folder, feed.steps_per_epoch, accelerator, after_epoch) as report:
             if recipe.probe is None:
                 checkpoints = folder.checkpoints(recipe.checkpoints.keep)
-                history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report).run()
+                teacher = teacher_for(recipe, classifier, accelerator.device)
+                history = Loop(recipe, classifier.network, feed, validation, accelerator, checkpoints, report, teacher).run()
             else:
                 checkpoints = folder.checkpoints(keep=recipe.epochs)
                 history = Probe(recipe, classifier, feed, validation, accelerator, checkpoints, report).run()
         if accelerator.is_main_process:
-            outcome = finish(folder, recipe, classifier, data, history, start)
+            outcome = finish(folder, recipe, classifier, data, history, lineage)
             report.summary(outcome)
     finally:
         for tracker in accelerator.trackers:

@@ -55,6 +55,8 @@ _RECIPE_LINES = {
     "optimiser.weight_decay": "Weight decay",
     "schedule.name": "Schedule",
     "mixing.mixup": "Mixup",
+    "distill.teacher": "Teacher",
+    "distill.weight": "Its share of the loss",
     "ema.decay": "Average of weights, decay",
     "precision": "Precision",
 }

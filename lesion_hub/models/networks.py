@@ -243,7 +243,7 @@ class LesionEnsemble(nn.Module):
         for member, own, rows, weight in zip(self.members, self.inputs, self.maps, self.weights, strict=True):
             takes_metadata = isinstance(member, LesionNet) and member.metadata_inputs > 0
             known = {"metadata": metadata} if takes_metadata else {}
-            logits = member(_as_seen_by(own, x, self.input), **known)
+            logits = member(as_seen_by(own, x, self.input), **known)
             mapped = logits.float().softmax(dim=1) @ torch.tensor(rows, device=logits.device)
             kept = mapped.sum(dim=1, keepdim=True)
             # Labels that abstain leave their mass to the others; a row of nothing else says nothing.
@@ -263,8 +263,8 @@ def _log(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(min=1e-12).log()
 
 
-def _as_seen_by(own: Mapping[str, Any], x: Tensor, given: Mapping[str, Any]) -> Tensor:
-    """Make a member's input of the ensemble's: resized and cropped to its own framing, then normalised as it was trained."""
+def as_seen_by(own: Mapping[str, Any], x: Tensor, given: Mapping[str, Any]) -> Tensor:
+    """Make a network's own input of another one's: resized and cropped to its framing, then normalised as it was trained."""
     if [own[key] for key in ("input_size", "crop_pct")] != [given[key] for key in ("input_size", "crop_pct")]:
         (height, width), share = own["input_size"][1:], own["crop_pct"]
         whole = int(height / share), int(width / share)

@@ -17,12 +17,14 @@ from PIL import Image
 from lesion_hub.data import read
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.data.write_shards import write_shards
+from lesion_hub.hub.store import publish
 from lesion_hub.taxonomy import label_space
 from lesion_hub.training import finish
 from lesion_hub.training.data import Part
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.recipe_files import load_recipe
+from lesion_hub.training.run import train_recipe
 
 torch.set_num_threads(1)
 
@@ -114,3 +116,24 @@ def _noise(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+# One epoch of a network that trains in a second.
+QUICK = ("model.image_size=32", "model.backbone=lesion_cnn_shallow", "epochs=1", "data.split.near_duplicates=false")
+
+
+def quick(*overrides: str) -> Recipe:
+    recipe = load_recipe("demo", [*QUICK, *overrides])
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+@pytest.fixture
+def published(options: LaunchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brief: None) -> Path:
+    """A run on the sample set, published into the registry that is in force as ``base``."""
+    registry = tmp_path / "registry"
+    monkeypatch.setenv("LESION_HUB_REGISTRY", str(registry))
+    run = options.out.parent / "base-run"
+    train_recipe(quick("data.train=[{name: base lesions, license: cc-by-nc-4.0}]"), options.model_copy(update={"out": run}))
+    publish(run, "base", version="1.0.0", notes="First.")
+    return registry / "base" / "v1.0.0"

@@ -18,7 +18,7 @@ from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.reporting import Report
 from lesion_hub.training.run import train_recipe
 from lesion_hub.training.run_folder import RunFolder
-from lesion_hub.training.start import Start
+from lesion_hub.training.start import Lineage, Start
 from tests.training.test_loop import PowerCut, cut_power_after, same_weights
 
 
@@ -70,7 +70,7 @@ def test_what_has_changed_is_named(tiny: Recipe, options: LaunchOptions, tmp_pat
 
     def keep() -> None:
         folder.path.mkdir(exist_ok=True)
-        keep_inputs(folder, read_run_data(tiny, place, folder, cpu_accelerator), Start(weights), cpu_accelerator)
+        keep_inputs(folder, read_run_data(tiny, place, folder, cpu_accelerator), Lineage(Start(weights)), cpu_accelerator)
 
     keep()
     overwrite(images_below(place.data)[0])
