@@ -4,8 +4,9 @@
     python examples/five_projects.py --table                                         # docs/five_projects.json -> the page
 
 DATA holds ham10000/, isic2017/ and isic2019/ as docs/data.md lays them out; the table says which stand-in each recipe ran
-on. ``--weights FOLDER`` holds ImageNet weights as BACKBONE.safetensors; a network without a file there starts from random
-weights. ``--budget full`` leaves image size, epochs and the number of images to the recipe. ``--dry-run`` prints the commands.
+on. ``--weights FOLDER`` holds ImageNet weights as BACKBONE.safetensors. A recipe that fine-tunes a network without a file there
+is not run at the small budget, in which random weights learn nothing, and the table says so. ``--budget full`` leaves image
+size, epochs, the number of images and the weights to the recipe. ``--dry-run`` prints the commands.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ JOBS = (
     Job("ham10000_efficientnet_b7", "HAM10000", HAM_SUBSET, 1, 64, ("accumulation=2",)),
     Job("melanoma10k_resnext101", *_KAGGLE, 1),
 )
+BY_RECIPE = {job.recipe: job for job in JOBS}
 
 
 # ------------------------------------------------------------------------------------------------ the runs
@@ -124,12 +126,30 @@ def settings(job: Job, budget: str, start: str) -> list[str]:
     return [*(small if budget == "small" else job.data.full), *([f"model.pretrained={start}"] if start else [])]
 
 
-def starting_weights(job: Job, weights: Path | None, budget: str) -> str:
-    """Return ``model.pretrained``: the ImageNet file of the backbone, where there is one and the recipe wants it; else
-    "false" (random weights) at the small budget and "" (the recipe's own setting) at the full one."""
-    model = yaml.safe_load((ROOT / "training" / "recipes" / f"{job.recipe}.yaml").read_text())["model"]
+def network_of(job: Job) -> dict[str, Any]:
+    """Return the section ``model`` of the job's recipe."""
+    return dict(yaml.safe_load((ROOT / "training" / "recipes" / f"{job.recipe}.yaml").read_text())["model"])
+
+
+def starting_weights(job: Job, weights: Path | None) -> str:
+    """Return ``model.pretrained``: the ImageNet file of the backbone, where the recipe wants one and it is there; else "",
+    which leaves it to the recipe."""
+    model = network_of(job)
     path = weights / f"{model['backbone']}.safetensors" if weights else None
-    return str(path) if path and path.is_file() and model["pretrained"] else "" if budget == "full" else "false"
+    return str(path) if path and path.is_file() and model["pretrained"] else ""
+
+
+def why_not_run(job: Job, weights: Path | None, budget: str) -> str | None:
+    """Say why a job would show nothing at this budget; None where it is run."""
+    if budget == "full":
+        return None
+    if job.members:
+        others = [name for name in job.members if why_not_run(BY_RECIPE[name], weights, budget)]
+        return f"{len(others)} of its {len(job.members)} members are not run" if others else None
+    model = network_of(job)
+    if not model["pretrained"] or starting_weights(job, weights):
+        return None
+    return f"no ImageNet weights of {model['backbone']} were at hand"
 
 
 def training_command(job: Job, out: Path, start: str, budget: str) -> list[str]:
@@ -157,7 +177,7 @@ def ensemble_commands(job: Job, out: Path) -> Iterator[tuple[list[str], Path | N
 
 def shown_command(job: Job, weights: Path | None, budget: str) -> str:
     """Return the command as a reader types it, with the same folder names wherever it ran."""
-    out, start = Path("runs/five"), starting_weights(job, weights, budget) if not job.members else ""
+    out, start = Path("runs/five"), starting_weights(job, weights) if not job.members else ""
     if job.members:
         return " && ".join(shlex.join(command) for command, _ in ensemble_commands(job, out))
     shown_start = f"weights/{Path(start).name}" if start.endswith(".safetensors") else start
@@ -176,14 +196,20 @@ def run_all(options: argparse.Namespace) -> None:
     prepare_data(options.data, options.out / "data")
     finished = options.out / f"results_{options.budget}.json"
     done = {entry["recipe"]: entry for entry in json.loads(finished.read_text())} if finished.is_file() else {}
+    not_run: dict[str, dict[str, Any]] = {}
     for job in JOBS:
         if job.recipe in done or (options.only and job.recipe not in options.only):
             continue
         print(f"== {job.recipe}", flush=True)
+        reason = why_not_run(job, options.weights, options.budget)
+        if reason is not None:
+            print(f"not run: {reason}")
+            not_run[job.recipe] = {"recipe": job.recipe, "project": job.project, "budget": options.budget, "not_run": reason}
+            continue
         if job.members:
             commands = [command for command, made in ensemble_commands(job, options.out) if not (made and made.exists())]
         else:
-            start = starting_weights(job, options.weights, options.budget)
+            start = starting_weights(job, options.weights)
             commands = [training_command(job, options.out, start, options.budget)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
@@ -200,8 +226,9 @@ def run_all(options: argparse.Namespace) -> None:
         spent_file.write_text(f"{spent:.1f}")
         done[job.recipe] = result_of(job, options.out, options.weights, options.budget, spent)
         finished.write_text(json.dumps(list(done.values()), indent=1) + "\n")
-        options.results.write_text(finished.read_text())
-    missing = [job.recipe for job in JOBS if job.recipe not in done and not options.only]
+    entries = {**done, **not_run}
+    options.results.write_text(json.dumps([entries[job.recipe] for job in JOBS if job.recipe in entries], indent=1) + "\n")
+    missing = [job.recipe for job in JOBS if job.recipe not in entries and not options.only]
     if missing:
         sys.exit(f"not finished: {', '.join(missing)}")
 
@@ -281,6 +308,9 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
     entries = sorted(results, key=lambda entry: (entry["project"], order[entry["recipe"]]))
     rows = [header, ["---"] * len(header)]
     for entry in entries:
+        if "not_run" in entry:
+            rows.append([f"`{entry['recipe']}`", f"not run: {entry['not_run']}", *["-"] * (len(header) - 2)])
+            continue
         training, network = "-", ["-", "-", "its members"]
         if "training_images" in entry:
             drawn = entry["drawn_per_class"]
@@ -296,7 +326,7 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         images = f"{training} / {entry['test_images']:,}"
         rows.append([f"`{entry['recipe']}`", data, images, *network, *scores, f"{entry['cpu_seconds']:,}"])
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    block = ["<!-- not run: takes many minutes -->", "```bash", *(entry["command"] for entry in entries), "```"]
+    block = ["<!-- not run: takes many minutes -->", "```bash", *(entry["command"] for entry in entries if "command" in entry), "```"]
     return "\n".join([*lines, "", "<details><summary>The commands</summary>", "", *block, "", "</details>"])
 
 
@@ -313,7 +343,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the table of --results into --page and stop")
     options = parser.parse_args()
     if options.dry_run:
-        for job in JOBS:
+        for job in (job for job in JOBS if why_not_run(job, options.weights, options.budget) is None):
             print(f"{shown_command(job, options.weights, options.budget)}\n")
     elif options.table:
         write_table(options.results, options.page)
