@@ -326,7 +326,8 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         images = f"{training} / {entry['test_images']:,}"
         rows.append([f"`{entry['recipe']}`", data, images, *network, *scores, f"{entry['cpu_seconds']:,}"])
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    block = ["<!-- not run: takes many minutes -->", "```bash", *(entry["command"] for entry in entries if "command" in entry), "```"]
+    commands = [entry["command"] for entry in entries if "command" in entry]
+    block = ["<!-- not run: takes many minutes -->", "```bash", *commands, "```"]
     return "\n".join([*lines, "", "<details><summary>The commands</summary>", "", *block, "", "</details>"])
 
 

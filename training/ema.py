@@ -22,6 +22,9 @@ class ModelEma:
     After n updates the decay is min(decay, (1 + n) / (10 + n)) under ``warmup``, so that the random start is soon
     forgotten. Give the bare model, not the wrapper of a distributed run.
 
+    ``start`` is the share that the values have in the end with which the model comes here: what is applied lies so far on the
+    way from the average back to them (Wortsman et al. 2022, arXiv 2109.01903).
+
     >>> model = nn.Linear(2, 1)
     >>> ema = ModelEma(model, decay=0.9)
     >>> ema.update(model)
@@ -30,7 +33,7 @@ class ModelEma:
     torch.Size([1, 1])
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.999, *, warmup: bool = True) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.999, *, warmup: bool = True, start: float = 0.0) -> None:
         if not 0 < decay < 1:
             raise ConfigError(f"ema decay {decay}: must be between 0 and 1, such as 0.999")
         self.decay = decay
@@ -38,6 +41,8 @@ class ModelEma:
         self.updates = 0
         values = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.shadow = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+        self.start = start
+        self.started = {name: value.clone() for name, value in self.shadow.items() if start and value.is_floating_point()}
 
     @property
     def current_decay(self) -> float:
@@ -59,7 +64,7 @@ class ModelEma:
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
         """Put the averaged values into the model inside the block; afterwards it has its own again, bit for bit."""
         own = {name: value.clone() for name, value in model.state_dict().items()}
-        _assign(model, self.shadow)
+        _assign(model, self.shadow | {name: self.shadow[name].lerp(value, self.start) for name, value in self.started.items()})
         try:
             yield model
         finally:

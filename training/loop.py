@@ -98,7 +98,7 @@ class Loop:
             layer_decay=optimiser.layer_decay,
             **optimiser.given,
         )
-        self.ema = None if recipe.ema is None else ModelEma(network, recipe.ema.decay, warmup=recipe.ema.warmup)
+        self.ema = None if recipe.ema is None else ModelEma(network, **recipe.ema.model_dump())
         self.optimiser = accelerator.prepare_optimizer(made)
         self.wrapped: nn.Module | None = None
         self.losses_seen = LossMonitor()

@@ -352,10 +352,19 @@ class EarlyStopping(Options):
 
 
 class EmaOptions(Options):
-    """Exponential moving average of the weights; it is what is validated and published."""
+    """Exponential moving average of the weights; it is what is validated and published.
+
+    ``start`` is the share that the weights have in it from which the run starts: of a published model that is trained on, some
+    of what it knew is kept.
+    """
 
     decay: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.999
     warmup: Switch = True
+    start: ProperShare = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "start" or value}
 
 
 class CheckpointOptions(Options):

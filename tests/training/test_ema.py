@@ -122,3 +122,18 @@ def test_mistakes_are_one_line():
         ModelEma(_model(), decay=1.0)
     with pytest.raises(ConfigError, match="of another model"):
         ModelEma(nn.Linear(1, 1)).load_state_dict(ModelEma(_model()).state_dict())
+
+
+def test_a_share_of_the_start_stays_in_what_is_applied_and_in_nothing_else() -> None:
+    model, plain = _model(), _model()
+    plain.load_state_dict(model.state_dict())
+    began = {name: value.clone() for name, value in model.state_dict().items()}
+    kept, average = ModelEma(model, decay=0.9, start=0.3), ModelEma(plain, decay=0.9)
+    for moved in _walk(model, 4):
+        kept.update(moved)
+        average.update(moved)
+    assert _same(kept.shadow, average.shadow)
+    with kept.applied(model):
+        for name, value in model.state_dict().items():
+            expected = 0.7 * average.shadow[name] + 0.3 * began[name] if value.is_floating_point() else average.shadow[name]
+            torch.testing.assert_close(value, expected)

@@ -31,6 +31,17 @@ SIZES = {"isic_binary_inception_v3": 80, "isic_binary_alexnet": 64}
 SINGLE = [name for name in shipped_recipes() if isinstance(load_recipe(name), Recipe)]
 # Their checkpoints would be a gigabyte each with averages and moments.
 LIGHT = ("ema=null", "optimiser={name: sgd, lr: 0.001, momentum: 0.0}")
+# They differ from another recipe, which is always trained, in the network alone.
+STOOD_FOR = {
+    *("melanoma10k_resnet34", "melanoma10k_efficientnet_b0", "isic_binary_inception_v3", "isic_binary_densenet121"),
+    *(
+        "isic_binary_efficientnet_b0",
+        "clinical6_efficientnet_b1",
+        "clinical6_resnet50",
+        "ham10000_mobilenetv2",
+        "ham10000_lite2",
+    ),
+}
 LARGE = {"ham10000_efficientnet_b7", "isic2019_efficientnet_b5", "melanoma10k_resnext101", "isic_binary_alexnet"}
 
 
@@ -58,7 +69,8 @@ def overrides(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[one_of_many] if name in LARGE - {"isic_binary_alexnet"} else []) for name in SINGLE]
+    "name",
+    [pytest.param(name, marks=[one_of_many] if name in STOOD_FOR | LARGE - {"isic_binary_alexnet"} else []) for name in SINGLE],
 )
 def test_every_shipped_recipe_trains_to_a_model_folder(
     name: str, few: Callable[[str], Path], cache: Path, tmp_path: Path, brief: None
