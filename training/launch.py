@@ -26,6 +26,7 @@ from accelerate.utils import (
 from lesion_hub.config import Count, Options, validated
 from lesion_hub.errors import ConfigError, LesionHubError, ShardError, one_line
 from lesion_hub.files import CACHE_VARIABLE, cache_root
+from lesion_hub.training.device import keep_freed_memory
 from lesion_hub.training.recipe import Recipe
 from lesion_hub.training.stopping import RunInterrupted, TrainingDiverged
 
@@ -130,6 +131,8 @@ def make_accelerator(recipe: Recipe, options: LaunchOptions) -> Accelerator:
         project_dir=str(options.out),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)],
     )
+    if made.device.type == "cpu":
+        keep_freed_memory()
     if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         # The moving average, phases and checkpoints need the whole network in every process; all of ours fit into one.
         raise ConfigError(f"{made.distributed_type.value.lower()} is not supported; use distributed_type: MULTI_GPU")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -62,3 +66,25 @@ def test_the_batch_that_was_found_is_kept_for_resuming(
     assert "batch_size: 4\naccumulation: 4\n" in (place.out / "recipe.yaml").read_text()
     monkeypatch.setattr(device, "try_step", lambda *_: pytest.fail("searched again"))
     train_recipe(short, place)
+
+
+COUNT_FAULTS = """
+import resource, sys, torch
+from lesion_hub.training.device import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(20_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_memory_that_was_freed_is_used_again_without_asking_the_system_for_it():
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", COUNT_FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("kept", "given back")
+    )
+    assert kept < given_back / 10
