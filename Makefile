@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## fine-tune, measure, publish, explain on a synthetic set, 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 # One thread each, for the tests run side by side; more than four at once gain nothing but load.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)  ## run the tests
 	$(PYTEST)
