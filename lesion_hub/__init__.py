@@ -1,7 +1,7 @@
 """lesion-hub: skin-lesion classifiers on the Hugging Face Hub, calibrated, versioned and explained.
 
 >>> import lesion_hub
->>> model = lesion_hub.from_pretrained("ham10000-trio")  # doctest: +SKIP
+>>> model = lesion_hub.from_pretrained("dermoscopy-trio")  # doctest: +SKIP
 >>> model.predict("mole.jpg").probabilities["mel"]  # doctest: +SKIP
 """
 
@@ -32,7 +32,7 @@ _HOME = {
 }
 
 __version__ = "1.0.0"
-DEFAULT_MODEL = "ham10000-trio"
+DEFAULT_MODEL = "dermoscopy-trio"
 """The model that is used where none is named."""
 
 __all__ = [

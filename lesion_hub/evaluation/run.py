@@ -157,7 +157,7 @@ def evaluate(
 
     Raises `DataError` where the model was trained on some of the images, unless ``force``; then the report says so.
 
-        done = evaluate("ham10000-trio", "data/ham10000", out="evaluation/")
+        done = evaluate("dermoscopy-trio", "data/ham10000", out="evaluation/")
         done.section["balanced_accuracy"], done.report
     """
     chosen = validated(EvaluateOptions, options, "evaluate")
