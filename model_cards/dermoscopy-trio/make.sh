@@ -77,13 +77,9 @@ if [ -z "${FIRST:-}" ]; then
 fi
 first() { echo "ham10000-$1@$FIRST"; }
 
-# What more pixels alone give.
-train ham10000_lite0_192 "$(first lite0)" "data.split={kind: manifest, manifest: $here/manifest_ham10000.json}"
-
 # The second stage.
-declare -A start=([mobilenetv2]=$(first mobilenetv2) [lite0]=$out/ham10000_lite0_192 [lite2]=$(first lite2))
 for name in "${members[@]}"; do
-    train "dermoscopy_$name" "${start[$name]}" "data.split={kind: manifest, manifest: $here/manifest.json}"
+    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}"
 done
 
 together
@@ -108,20 +104,19 @@ train probe "${probed:-true}" model.backbone=tf_efficientnet_lite0 model.image_s
     "data.train={folder: ham10000, layout: ham10000, name: HAM10000, license: cc-by-nc-4.0}" \
     "data.split={kind: manifest, manifest: $here/manifest_ham10000.json}"
 
-# What was chosen by: each step on the validation part. What it is worth on images of other clinics that it has not seen. And
-# the ensemble beside what it came from, on the test part.
+# Each stage on the validation part; both on the part of ISIC 2017 that none has seen, and the first on all of it; and the
+# ensemble beside what it came from, on the test part.
 measured() { # PART NAME MODEL OPTION...
     [ -s "$out/$1/$2/metrics.json" ] || lesion-hub evaluate --model "$3" --out "$out/$1/$2" "${@:4}"
 }
-for name in "${members[@]}"; do
-    measured validation "ham10000_$name" "$(first "$name")" --data "$data/ham10000" --split val
-    measured validation "dermoscopy_$name" "dermoscopy-$name" --data "$data/ham10000" --split val
+for name in "${members[@]}" trio; do
+    for model in "$(first "$name")" "dermoscopy-$name"; do
+        stage=${model%@*}
+        measured validation "$stage" "$model" --data "$data/ham10000" --split val
+        measured second_source "$stage" "$model" --data "$data/isic2017" --manifest "$here/manifest.json" --split test
+    done
+    measured elsewhere "ham10000-$name" "$(first "$name")" --data "$data/isic2017" --split all
 done
-measured validation ham10000_lite0_192 "$out/ham10000_lite0_192" --data "$data/ham10000" --split val
-for name in lite0 trio; do
-    measured elsewhere "ham10000_$name" "$(first "$name")" --data "$data/isic2017" --split all
-done
-measured elsewhere ham10000_lite0_192 "$out/ham10000_lite0_192" --data "$data/isic2017" --split all
 for other in "$(first trio)" "${members[@]/#/dermoscopy-}" ham10000-plain; do
     if [ "$other" = ham10000-plain ] && [ ! -d "$out/first/ham10000-plain" ]; then continue; fi
     [ -s "$out/comparison/${other%@*}/comparison.json" ] ||

@@ -12,7 +12,7 @@ from lesion_hub.hub.layout import METRICS_NAME
 from lesion_hub.hub.store import resolve
 
 MEASURES = ("balanced_accuracy", "accuracy", "macro_auroc", "malignancy.auroc", "per_class.mel.sensitivity", "nll", "ece")
-PARTS = ("validation", "elsewhere")
+PARTS = ("validation", "second_source", "elsewhere")
 
 
 def intervals(metrics: Path) -> dict[str, Any]:

@@ -32,21 +32,9 @@ COLUMNS = {
     "ECE": "ece",
 }
 STEP_COLUMNS = {name: COLUMNS[name] for name in ("balanced accuracy", "accuracy", "macro AUROC", "malignancy AUROC", "ECE")}
+SECOND_COLUMNS = {name: COLUMNS[name] for name in ("malignancy AUROC", "balanced accuracy", "ECE")}
 DIFFERENCES = ("balanced_accuracy", "macro_auroc", "malignancy.auroc")
-STEPS = {
-    "mobilenetv2": {"ham10000_mobilenetv2": "144 px, HAM10000", "dermoscopy_mobilenetv2": "192 px, HAM10000 and ISIC 2017"},
-    "lite0": {
-        "ham10000_lite0": "144 px, HAM10000",
-        "ham10000_lite0_192": "192 px, HAM10000",
-        "dermoscopy_lite0": "192 px, HAM10000 and ISIC 2017",
-    },
-    "lite2": {"ham10000_lite2": "144 px, HAM10000", "dermoscopy_lite2": "192 px, HAM10000 and ISIC 2017"},
-}
-ELSEWHERE = {
-    "ham10000_lite0": "`ham10000-lite0`, 144 px",
-    "ham10000_trio": "`ham10000-trio`, 144 px",
-    "ham10000_lite0_192": "`ham10000_lite0_192`, 192 px",
-}
+STAGES = {"ham10000": "144 px, HAM10000", "dermoscopy": "192 px, HAM10000 and ISIC 2017"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -91,23 +79,32 @@ def gains(comparison: Mapping[str, Any]) -> str:
     return ", ".join(f"{titles[key]} {with_interval(comparison['differences'][key], sign='+')}" for key in DIFFERENCES)
 
 
-def steps() -> str:
-    """Return what every step of the training gave on the validation part."""
-    records = read_json(HERE / "records.json")
+def stages() -> str:
+    """Return what each stage of the training gave on the validation part of HAM10000."""
+    return by_stage("validation", STEP_COLUMNS)
+
+
+def second_source() -> str:
+    """Return what each stage gave on the part of ISIC 2017 that neither has seen."""
+    return by_stage("second_source", SECOND_COLUMNS)
+
+
+def by_stage(part: str, columns: Mapping[str, str]) -> str:
+    records = read_json(HERE / "records.json")[part]
     rows = [
-        [name, step, *(with_interval(records["validation"][run][key]) for key in STEP_COLUMNS.values())]
-        for name, runs in STEPS.items()
-        for run, step in runs.items()
+        [name, stage, *(with_interval(records[f"{prefix}-{name}"][key]) for key in columns.values())]
+        for name in (*MEMBERS, "trio")
+        for prefix, stage in STAGES.items()
     ]
-    return table(["member", "trained at, on", *STEP_COLUMNS], rows)
+    return table(["model", "trained at, on", *columns], rows)
 
 
 def elsewhere() -> str:
-    """Return what those that have not seen ISIC 2017 are worth on its images."""
+    """Return what those that have not seen ISIC 2017 are worth on all of its images."""
     records = read_json(HERE / "records.json")["elsewhere"]
-    shown = {"malignancy AUROC": "malignancy.auroc", "balanced accuracy": "balanced_accuracy", "ECE": "ece"}
-    rows = [[title, *(with_interval(records[run][key]) for key in shown.values())] for run, title in ELSEWHERE.items()]
-    return table(["model", *shown], rows)
+    names = [f"ham10000-{name}" for name in (*MEMBERS, "trio")]
+    rows = [[f"`{name}`", *(with_interval(records[name][key]) for key in SECOND_COLUMNS.values())] for name in names]
+    return table(["model", *SECOND_COLUMNS], rows)
 
 
 def training() -> str:
@@ -122,7 +119,12 @@ def training() -> str:
 
 SECTIONS = {
     ROOT / "README.md": {"results": results},
-    ROOT / "model_cards" / "README.md": {"steps": steps, "elsewhere": elsewhere, "training": training},
+    ROOT / "model_cards" / "README.md": {
+        "stages": stages,
+        "second source": second_source,
+        "elsewhere": elsewhere,
+        "training": training,
+    },
 }
 
 
