@@ -31,7 +31,7 @@ _HOME = {
     "info": "lesion_hub.hub.store",
 }
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 DEFAULT_MODEL = "dermoscopy-trio"
 """The model that is used where none is named."""
 
