@@ -45,16 +45,17 @@ outliers() { # links to the pictures that are no lesions, by category: every sec
     [ -z "${OUTLIERS:-}" ] || [ -d "$out/outliers" ] || python "$here/outliers.py" "$OUTLIERS" "$out/outliers"
 }
 
-finish() { # FOLDER NAME: gate, rules, figures at home and of heat maps, card; an ensemble has its members' gates
-    local folder=$1 name=$2 fit=() check=()
+finish() { # FOLDER NAME: gate, rules, figures at home and of heat maps, card; the ensemble has its members' gates, and is disturbed too
+    local folder=$1 name=$2 fit=() check=() more=()
     [ -z "${OUTLIERS:-}" ] || fit=(--outliers "$out/outliers/fitted") check=(--outliers "$out/outliers/photos and textures of other categories")
     if [ "$name" != dermoscopy-trio ]; then
         lesion-hub gate fit "$folder" --data "$out/together/images.csv" --count 3000 "${fit[@]}"
         lesion-hub calibrate "$folder" --data "$data/ham10000" --rules-anew
     else
         lesion-hub calibrate "$folder" --data "$data/ham10000"
+        more=(--robustness)
     fi
-    lesion-hub evaluate --model "$folder" --data "$data/ham10000" --robustness --record --out "$out/evaluation/$name"
+    lesion-hub evaluate --model "$folder" --data "$data/ham10000" "${more[@]}" --record --out "$out/evaluation/$name"
     lesion-hub gate check "$folder" --data "$data/ham10000" --split test "${check[@]}" --record
     lesion-hub attribution check "$folder" --data "$out/test-images" --method gradcam --count 32 --record
     lesion-hub card "$folder" --name "$name"
