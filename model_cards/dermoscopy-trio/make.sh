@@ -113,8 +113,8 @@ measured() { # PART NAME MODEL OPTION...
 for name in "${members[@]}" trio; do
     for model in "$(first "$name")" "dermoscopy-$name"; do
         stage=${model%@*}
-        measured validation "$stage" "$model" --data "$data/ham10000" --split val
-        measured second_source "$stage" "$model" --data "$data/isic2017" --manifest "$here/manifest_isic2017.json"
+        measured validation "$stage" "$model" --data "$data/ham10000" --split val --force
+        measured second_source "$stage" "$model" --data "$data/isic2017" --space ham7 --manifest "$here/manifest_isic2017.json"
     done
     measured elsewhere "ham10000-$name" "$(first "$name")" --data "$data/isic2017" --split all
 done
