@@ -80,7 +80,7 @@ first() { echo "ham10000-$1@$FIRST"; }
 
 # The second stage.
 for name in "${members[@]}"; do
-    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}"
+    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}" compile=true
 done
 
 together

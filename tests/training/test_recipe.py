@@ -37,7 +37,6 @@ SYSTEMS = [
     "ham10000_mobilenetv2",
     "ham10000_lite0",
     "ham10000_lite2",
-    "ham10000_lite0_192",
     "dermoscopy_mobilenetv2",
     "dermoscopy_lite0",
     "dermoscopy_lite2",
