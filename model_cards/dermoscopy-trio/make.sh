@@ -118,9 +118,6 @@ for name in "${members[@]}" trio; do
     done
     measured elsewhere "ham10000-$name" "$(first "$name")" --data "$data/isic2017" --split all
 done
-for other in "$(first trio)" "${members[@]/#/dermoscopy-}" ham10000-plain; do
-    if [ "$other" = ham10000-plain ] && [ ! -d "$out/first/ham10000-plain" ]; then continue; fi
-    [ -s "$out/comparison/${other%@*}/comparison.json" ] ||
-        lesion-hub compare dermoscopy-trio "$other" --data "$data/ham10000" --out "$out/comparison/${other%@*}"
-done
+[ -s "$out/comparison/ham10000-trio/comparison.json" ] ||
+    lesion-hub compare dermoscopy-trio "$(first trio)" --data "$data/ham10000" --out "$out/comparison/ham10000-trio"
 python "$here/records.py" "$out" "$records" "$(first trio)"
