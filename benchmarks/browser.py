@@ -39,7 +39,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ham10000-trio", help="registry name, Hub id or folder")
+    parser.add_argument("--model", default="dermoscopy-trio", help="registry name, Hub id or folder")
     parser.add_argument("--runtime", type=Path, help="folder with ONNX Runtime Web's files")
     parser.add_argument("--page", type=Path, help="folder of a page that was written before")
     parser.add_argument("--threads", type=int, default=2, help="of the library")

@@ -106,7 +106,7 @@ class Compared:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ham10000-trio", help="registry name, Hub id or folder")
+    parser.add_argument("--model", default="dermoscopy-trio", help="registry name, Hub id or folder")
     parser.add_argument("--engine", default="auto", help="what runs the networks of the library")
     parser.add_argument("--images", type=Path, help="folder of pictures; without it they are drawn")
     parser.add_argument("--count", type=int, default=200, help="how many pictures")

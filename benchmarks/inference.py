@@ -66,7 +66,7 @@ start = time.perf_counter()
 import numpy as np, torch, lesion_hub
 torch.set_num_threads(int(sys.argv[2]))
 imported = time.perf_counter()
-model = lesion_hub.from_pretrained("ham10000-trio", engine=sys.argv[1])
+model = lesion_hub.from_pretrained("dermoscopy-trio", engine=sys.argv[1])
 loaded = time.perf_counter()
 model.predict(np.zeros((450, 600, 3), np.uint8), explain="gradcam")
 done = time.perf_counter()

@@ -26,7 +26,7 @@ show lesion-hub publish demo/run demo-mobilenetv2 --version "$version" --notes "
 show lesion-hub versions demo-mobilenetv2 --registry demo/registry
 
 step "5  The shipped ensemble, trained on real images: what it makes of a picture, and what it goes by"
-show lesion-hub predict spaces/lesion-ensemble/examples/drawn_as_melanoma.jpg --model ham10000-trio --explain gradcam --overlay demo/overlay
+show lesion-hub predict spaces/lesion-ensemble/examples/drawn_as_melanoma.jpg --model dermoscopy-trio --explain gradcam --overlay demo/overlay
 
 step "6  Look at"
 cat <<'END'
@@ -38,5 +38,5 @@ END
 
 if [ "${SERVE:-1}" != 0 ]; then
     step "7  The page, with the shipped ensemble and your model; Ctrl-C ends it"
-    show lesion-hub serve --model ham10000-trio --model "demo/registry/demo-mobilenetv2/v$version"
+    show lesion-hub serve --model dermoscopy-trio --model "demo/registry/demo-mobilenetv2/v$version"
 fi

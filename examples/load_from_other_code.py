@@ -30,7 +30,7 @@ import lesion_hub
 import lesion_hub.models
 from lesion_hub.inference.export import export_onnx
 
-DEFAULT_MODEL = "ham10000-lite0"
+DEFAULT_MODEL = "dermoscopy-lite0"
 DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "spaces" / "lesion-ensemble" / "examples" / "drawn_as_melanoma.jpg"
 LARGEST_DIFFERENCE = 1e-4
 

@@ -1,7 +1,7 @@
 """lesion-hub: skin-lesion classifiers on the Hugging Face Hub, calibrated, versioned and explained.
 
 >>> import lesion_hub
->>> model = lesion_hub.from_pretrained("ham10000-trio")  # doctest: +SKIP
+>>> model = lesion_hub.from_pretrained("dermoscopy-trio")  # doctest: +SKIP
 >>> model.predict("mole.jpg").probabilities["mel"]  # doctest: +SKIP
 """
 
@@ -31,8 +31,8 @@ _HOME = {
     "info": "lesion_hub.hub.store",
 }
 
-__version__ = "1.0.0"
-DEFAULT_MODEL = "ham10000-trio"
+__version__ = "2.0.0"
+DEFAULT_MODEL = "dermoscopy-trio"
 """The model that is used where none is named."""
 
 __all__ = [

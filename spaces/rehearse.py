@@ -71,7 +71,7 @@ class StepFailed(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ham10000-trio", help="registry name (default: %(default)s)")
+    parser.add_argument("--model", default="dermoscopy-trio", help="registry name (default: %(default)s)")
     parser.add_argument("--registry", type=Path, help="registry of --model")
     parser.add_argument("--layer", type=Path, metavar="VENV", help="environment whose packages lie under the fresh one")
     parser.add_argument("--no-torch-index", action="store_true", help="leave out the index of PyTorch's CPU build")

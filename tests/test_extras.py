@@ -30,7 +30,7 @@ def lesion_hub_without_extras(*arguments: object) -> subprocess.CompletedProcess
 
 @pytest.mark.slow
 def test_predictions_and_heat_maps_need_no_extra(tmp_path: Path) -> None:
-    done = lesion_hub_without_extras("predict", PICTURE, "--model", "ham10000-lite0", "--overlay", tmp_path)
+    done = lesion_hub_without_extras("predict", PICTURE, "--model", "dermoscopy-lite0", "--overlay", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "bkl" in done.stdout
     assert [file.name for file in tmp_path.iterdir()] == [f"{PICTURE.stem}_heat.png"]
@@ -41,7 +41,7 @@ def test_predictions_and_heat_maps_need_no_extra(tmp_path: Path) -> None:
     [
         (("data", "show", "."), "datasets is not installed; pip install 'lesion-hub[data]'"),
         (
-            ("evaluate", "--model", "ham10000-lite0", "--data", ".", "--out", "."),
+            ("evaluate", "--model", "dermoscopy-lite0", "--data", ".", "--out", "."),
             "pandas is not installed; pip install 'lesion-hub[data]'",
         ),
         (("train", "--recipe", "demo", "--data", "."), "datasets is not installed; pip install 'lesion-hub[data]'"),

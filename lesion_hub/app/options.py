@@ -25,7 +25,7 @@ class AppOptions(Options):
     try; without it those of the packaged Space are shown. ``display_side`` is the longer side, in pixels, of the pictures that
     the page shows. ``abstain`` is the error that answers may have before the model keeps silent, where that was fitted.
 
-    >>> AppOptions(models=("ham10000-trio",), max_files=10).max_files
+    >>> AppOptions(models=("dermoscopy-trio",), max_files=10).max_files
     10
     """
 

@@ -105,7 +105,7 @@ class BatchItem:
 class Service:
     """The models of ``options``, loaded once; no call stores anything.
 
-    service = Service(AppOptions(models=("ham10000-trio",)))
+    service = Service(AppOptions(models=("dermoscopy-trio",)))
     service.predict(Upload("mole.jpg", content)).prediction.label
     """
 

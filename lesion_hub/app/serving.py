@@ -85,7 +85,7 @@ def launch(
 def build(options: AppOptions | None = None) -> Page:
     """Build the page over the models of ``options``, loaded, not yet served.
 
-    build(AppOptions(models=("ham10000-trio",))).launch()
+    build(AppOptions(models=("dermoscopy-trio",))).launch()
     """
     options = options or AppOptions()
     folder = prepare_environment()

@@ -130,7 +130,7 @@ def publish_static_page(
 
     With ``engine="onnx-int8"`` it computes in 8 bits, by the files that passed their gate.
 
-    >>> publish_static_page("org/skin", "ham10000-trio@v1.2.0").location  # doctest: +SKIP
+    >>> publish_static_page("org/skin", "dermoscopy-trio@v2.0.0").location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin'
     """
     parts = pinned_parts(model, registry=registry, token=token)

@@ -107,7 +107,7 @@ def check(
 ) -> None:
     """Measure what a model's input gate lets through, of images that should pass and of pictures that should not.
 
-    Example: `lesion-hub gate check ham10000-trio --data data/ham10000 --split test --outliers data/photos`
+    Example: `lesion-hub gate check dermoscopy-trio --data data/ham10000 --split test --outliers data/photos`
     """
     from lesion_hub.data.scan import image_sources
     from lesion_hub.evaluation.gate_fit import check_gate, count_verdicts, pictures_in, record_check, scope_auroc

@@ -66,7 +66,7 @@ def info(
 ) -> None:
     """Show what a version is: labels, licence, calibration, operating points, rules of its answers, notes.
 
-    Example: `lesion-hub info ham10000-trio`
+    Example: `lesion-hub info dermoscopy-trio`
     """
     from lesion_hub.hub import store
 
@@ -100,7 +100,7 @@ def info(
 def versions(name: ModelArgument, registry: RegistryOption = None, json_: JsonOption = False) -> None:
     """List the versions of a model, lowest first.
 
-    Example: `lesion-hub versions ham10000-trio`
+    Example: `lesion-hub versions dermoscopy-trio`
     """
     from lesion_hub.hub import store
 

@@ -182,7 +182,7 @@ def score(
 
     For several processes: `accelerate launch -m lesion_hub.score DATA --model M --out DIR`.
 
-    Example: `lesion-hub score images/ --model ham10000-trio --out scores/`
+    Example: `lesion-hub score images/ --model dermoscopy-trio --out scores/`
     """
     from lesion_hub.config import validated
     from lesion_hub.inference.bulk import ScoreOptions, score_in_bulk
@@ -228,7 +228,7 @@ def export(
 ) -> None:
     """Export a model; the file is only kept if it says what the model says.
 
-    Example: `lesion-hub export ham10000-lite0 --format onnx --out lite0.onnx`
+    Example: `lesion-hub export dermoscopy-lite0 --format onnx --out lite0.onnx`
     """
     from lesion_hub.inference.export import ExportReport, export_onnx, export_pixel_graphs
 

@@ -47,7 +47,7 @@ def recalibrate(
 ) -> None:
     """Refit temperature and operating points on a clinic's lesions that the model has not seen, as a new model folder.
 
-    Example: `lesion-hub recalibrate ham10000-trio --data data/clinic --out runs/trio-clinic`
+    Example: `lesion-hub recalibrate dermoscopy-trio --data data/clinic --out runs/trio-clinic`
     """
     from lesion_hub.evaluation import recalibration
 

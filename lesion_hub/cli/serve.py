@@ -62,7 +62,7 @@ def serve(
 
     Without `--device` it runs on CUDA where there is one. With `--static` it serves files only, and the browser computes.
 
-    Example: `lesion-hub serve --model ham10000-trio --port 7860`
+    Example: `lesion-hub serve --model dermoscopy-trio --port 7860`
     """
     if static:
         limits = (device, max_mb, max_megapixels, max_files, max_batch_mb, memory_mb, concurrency, queue_size)
@@ -180,7 +180,7 @@ def publish_space(
     its highest. Files that you added to the Space stay; the others are replaced. With `--static` the page holds its one
     model itself, runs on no machine of the Hub, and costs nothing.
 
-    Example: `lesion-hub publish-space org/skin-demo --model org/ham10000-trio@v1.2.0`
+    Example: `lesion-hub publish-space org/skin-demo --model org/dermoscopy-trio@v2.0.0`
     """
     from lesion_hub.hub.remote import quiet_downloads
     from lesion_hub.hub.space import plan_space, send_space

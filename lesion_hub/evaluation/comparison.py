@@ -59,7 +59,7 @@ def compare(
     ``options`` are those of ``EvaluateOptions``; the images are those of the part that is common to both. ``out`` is a
     folder for comparison.json. Models are given as ``name`` or ``name@revision``.
 
-        compare("ham10000-trio", "ham10000-lite0@v1.2.0", "data/ham10000").to_dict()["differences"]["accuracy"]
+        compare("dermoscopy-trio", "dermoscopy-lite0@v2.0.0", "data/ham10000").to_dict()["differences"]["accuracy"]
     """
     chosen = validated(EvaluateOptions, options, "compare")
     source = data if isinstance(data, ReadResult) else read(data)

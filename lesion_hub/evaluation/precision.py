@@ -45,7 +45,7 @@ def quantize(
     data bring, else on all of them, of which the model was trained on none. Ranges are measured on the training part, where
     the data hold that too. ``limits`` are those of `quantize_onnx`: ``sensitivity_loss``, ``agreement`` and so on.
 
-        quantize("ham10000-lite0", lesion_hub.data.read("data/ham10000"), "lite0.int8.onnx").kept.gate.agreement
+        quantize("dermoscopy-lite0", lesion_hub.data.read("data/ham10000"), "lite0.int8.onnx").kept.gate.agreement
     """
     found = resolve(model, revision, registry=registry, token=token)
     records = training_records(found, registry=registry, token=token)

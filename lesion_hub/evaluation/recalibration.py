@@ -122,7 +122,7 @@ def recalibrate(
 
     `DataError` where the model has seen some of the images, or where there are too few lesions.
 
-        done = recalibrate("ham10000-trio", "data/clinic", out="runs/trio-clinic")
+        done = recalibrate("dermoscopy-trio", "data/clinic", out="runs/trio-clinic")
         done.section["points"]["sensitivity_90"]["before"]["sensitivity"]
     """
     chosen = validated(RecalibrateOptions, options, "recalibrate")

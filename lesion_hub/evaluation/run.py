@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
-from lesion_hub.config import Options, validated
+from lesion_hub.config import Options, Training, validated
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import robustness
@@ -157,7 +158,7 @@ def evaluate(
 
     Raises `DataError` where the model was trained on some of the images, unless ``force``; then the report says so.
 
-        done = evaluate("ham10000-trio", "data/ham10000", out="evaluation/")
+        done = evaluate("dermoscopy-trio", "data/ham10000", out="evaluation/")
         done.section["balanced_accuracy"], done.report
     """
     chosen = validated(EvaluateOptions, options, "evaluate")
@@ -233,13 +234,26 @@ def score_input(
     )
 
 
+def sources_of(training: Training, part: Dataset) -> list[str]:
+    """Name a part of the model's own split by the data that it was trained on, whatever their folder is called here.
+
+    Of several, those count whose layout the images have; all of them where that says nothing.
+    """
+    names = [source.name for source in training.data if source.through is None]
+    layouts = {_plain(layout) for layout in part.unique("source")}
+    return [name for name in names if _plain(name) in layouts] or names
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
 def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
     """Compute all numbers of the evaluation, as plain JSON values."""
     predictor = given.predictor
     own = own_section(load_config(given.found.folder))
     training, temperature = own.training, own.temperature
-    # A part of the model's own split is named by the data that it was trained on, whatever their folder is called here.
-    sources = [source.name for source in training.data if source.through is None] if training and given.choice.own else []
+    sources = sources_of(training, given.dataset) if training and given.choice.own else []
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {

@@ -302,7 +302,7 @@ def front_matter(facts: CardFacts) -> ModelCardData:
         library_name="timm" if facts.model else "lesion-hub",
         pipeline_tag="image-classification",
         base_model=(training.base_model if training else None) or members or None,
-        datasets=[slug for source in facts.sources if (slug := dataset_slug(source.name))] or None,
+        datasets=list(dict.fromkeys(slug for source in facts.sources if (slug := dataset_slug(source.name)))) or None,
         metrics=list(dict.fromkeys(hub_id for hub_id, _ in _HUB_METRICS.values())),
         tags=list(_TAGS),
         model_name=facts.name,

@@ -151,9 +151,9 @@ def plan_space(
 ) -> SpacePlan:
     """Put the files of a Space together, its models pinned, and send nothing. The arguments are those of `publish_space`.
 
-    >>> plan = plan_space("org/skin-demo", ["ham10000-lite0"], hardware="cpu-basic")
+    >>> plan = plan_space("org/skin-demo", ["dermoscopy-lite0"], hardware="cpu-basic")
     >>> plan.models, plan.requirements[0], "lesion_hub/__init__.py" in plan.sizes
-    (('ham10000-lite0@v1.2.0',), 'torch>=2.4', True)
+    (('dermoscopy-lite0@v2.0.0',), 'torch>=2.4', True)
     """
     _require_space_name(name)
     flavours = [flavour.value for flavour in SpaceHardware]
@@ -232,7 +232,7 @@ def publish_space(
         token: Hub token; by default the one that you are logged in with, or ``HF_TOKEN``.
         dry_run: check everything, write nothing.
 
-    >>> publish_space("org/skin-demo", ["org/ham10000-trio@v1.2.0"]).location  # doctest: +SKIP
+    >>> publish_space("org/skin-demo", ["org/dermoscopy-trio@v2.0.0"]).location  # doctest: +SKIP
     'https://huggingface.co/spaces/org/skin-demo'
     """
     plan = plan_space(name, models, folder=folder, hardware=hardware, sdk=sdk, registry=registry, token=token)

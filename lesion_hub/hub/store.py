@@ -106,7 +106,7 @@ def resolve_members(owner: Resolved, *, registry: str | Path | None = None, toke
 def list_versions(name: str, *, registry: str | Path | None = None, token: str | None = None) -> list[str]:
     """List the version tags of a registry name or Hub id, lowest first.
 
-    >>> list_versions("ham10000-trio")  # doctest: +SKIP
+    >>> list_versions("dermoscopy-trio")  # doctest: +SKIP
     ['v1.0.0']
     """
     plain = without_revision(name, "all versions are listed: {name}")
@@ -240,7 +240,7 @@ def info(
 ) -> ModelInfo:
     """Read facts about a version from its files.
 
-    >>> info("ham10000-trio").label_space  # doctest: +SKIP
+    >>> info("dermoscopy-trio").label_space  # doctest: +SKIP
     'ham7'
     """
     found = resolve(name, revision, registry=registry, token=token)

@@ -60,7 +60,7 @@ def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, 
     if not mark or isinstance(name, Path) or Path(name).exists():
         return str(name), _spelled(revision) if revision else None
     if not plain or not own:
-        raise StoreError(f"{str(name)!r} is not of the form NAME@VERSION; for example ham10000-trio@v1.2.0")
+        raise StoreError(f"{str(name)!r} is not of the form NAME@VERSION; for example dermoscopy-trio@v2.0.0")
     inside, beside = _spelled(own), _spelled(revision) if revision else None
     if beside not in (None, inside):
         raise StoreError(f"{plain}: its name says {inside} and the revision beside it {beside}; give one of them")

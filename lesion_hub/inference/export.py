@@ -80,7 +80,7 @@ def export_pixel_graphs(model: Predictor, path: str | Path) -> list[ExportReport
     Of a single model ``path`` is the file. Of an ensemble it is a folder, new or empty, in which ``combination.json`` says how
     the members' answers become one. A file that answers otherwise than its member is not written.
 
-    >>> export_pixel_graphs(from_pretrained("ham10000-lite0"), "lite0.onnx")[0].difference < 0.005  # doctest: +SKIP
+    >>> export_pixel_graphs(from_pretrained("dermoscopy-lite0"), "lite0.onnx")[0].difference < 0.005  # doctest: +SKIP
     True
     """
     target = Path(path).expanduser()

@@ -47,7 +47,7 @@ def from_pretrained(
             time), ``onnx-int8`` (the 8-bit file that the version was published with, whose answers are near ones), or
             ``auto``, ONNX Runtime where it can be had; ``LESION_HUB_ENGINE``, where it is set, says what auto is.
 
-    >>> model = from_pretrained("ham10000-trio@v1.2.0")  # doctest: +SKIP
+    >>> model = from_pretrained("dermoscopy-trio@v2.0.0")  # doctest: +SKIP
     """
     place, wanted = find_device(device), checked_engine(engine)
     found = resolve(repo_or_path, revision, registry=registry, token=token)

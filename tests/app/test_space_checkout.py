@@ -66,7 +66,7 @@ def test_an_installed_package_gives_the_same_space(installed, tmp_path):
     """Published from an installation, and from the checkout."""
     code = (
         "import json, sys; from lesion_hub.hub.space import plan_space; import lesion_hub;"
-        "plan = plan_space('org/skin', ['ham10000-mobilenetv2'], hardware='cpu-basic');"
+        "plan = plan_space('org/skin', ['dermoscopy-mobilenetv2'], hardware='cpu-basic');"
         "json.dump([lesion_hub.__file__, plan.sizes], sys.stdout)"
     )
     done = subprocess.run(
@@ -79,7 +79,7 @@ def test_an_installed_package_gives_the_same_space(installed, tmp_path):
     )
     place, sizes = json.loads(done.stdout)
     assert place.startswith(str(installed))
-    assert sizes == plan_space("org/skin", ["ham10000-mobilenetv2"], hardware="cpu-basic").sizes
+    assert sizes == plan_space("org/skin", ["dermoscopy-mobilenetv2"], hardware="cpu-basic").sizes
 
 
 @pytest.mark.browser
@@ -92,7 +92,7 @@ def test_a_published_space_is_built_started_asked_and_ended(tmp_path):
         "--layer",
         sys.prefix,
         "--model",
-        "ham10000-mobilenetv2",
+        "dermoscopy-mobilenetv2",
         "--once",
         "--json",
     ]

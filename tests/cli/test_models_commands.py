@@ -75,10 +75,10 @@ def test_publishing_the_same_again_says_so(registry, folder):
 
 
 def test_info_says_which_registry_a_model_is_from_and_what_it_hides(registry, folder, tmp_path):
-    run("publish", folder, "ham10000-lite0", "--version", "3.0.0", "--notes", "Mine.", "--registry", tmp_path)
-    shown = run("info", "ham10000-lite0", LESION_HUB_REGISTRY=f"{tmp_path}{os.pathsep}packaged").stdout
+    run("publish", folder, "dermoscopy-lite0", "--version", "3.0.0", "--notes", "Mine.", "--registry", tmp_path)
+    shown = run("info", "dermoscopy-lite0", LESION_HUB_REGISTRY=f"{tmp_path}{os.pathsep}packaged").stdout
     assert re.search(rf"registry +{tmp_path}\n", shown)
-    assert shown.count(f"ham10000-lite0 of {packaged_root()}") == 1
+    assert shown.count(f"dermoscopy-lite0 of {packaged_root()}") == 1
 
 
 def test_the_registry_root_may_come_from_the_environment(registry):
@@ -89,7 +89,7 @@ def test_models_lists_registry_and_zoo(registry):
     found = object_of("models", "--registry", registry)
     assert found["registry"]["tiny"] == ["v1.0.0", "v1.1.0"]
     assert found["registry_of"]["tiny"] == found["registry_root"] == str(registry)
-    assert found["registry_of"]["ham10000-trio"] == str(packaged_root())
+    assert found["registry_of"]["dermoscopy-trio"] == str(packaged_root())
     assert {"lesion_alexnet", "resnet50"} <= {a["name"] for a in found["architectures"]}
     assert not found["families"]["crossvit"]["layer_maps"]
     assert {(a["trains"], a["layer_maps"]) for a in found["architectures"] if a["family"] == "crossvit"} == {(True, False)}

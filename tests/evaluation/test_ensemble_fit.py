@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from lesion_hub.config import load_ensemble_config
+from lesion_hub.data.schema import image_paths
 from lesion_hub.data.splits.manifest import PartRecord, group_digest, image_digest
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.ensemble_fit import choose_fitting_images, fit_on_validation
 from lesion_hub.evaluation.overlap import TrainingRecord, choose_images, fitted_on, training_records
 from lesion_hub.hub.store import Resolved
+from lesion_hub.inference import from_pretrained
 from lesion_hub.inference.ensemble import create_ensemble, pin_member
 from lesion_hub.taxonomy import label_space
 from tests.evaluation.conftest import parts_of
@@ -89,7 +91,17 @@ def test_labels_are_mapped_into_the_ensembles_space(registry, clinic):
     assert found.fit.labels.tolist() == clinic.space.map_to(binary).labels(clinic.dataset["label"][:]).tolist()
 
 
+def half_right(clinic, registry):
+    """Return ``clinic`` with every other label as model b answers, so that a temperature fits."""
+    answers = from_pretrained("b", registry=registry).predict(image_paths(clinic.dataset))
+    ids = [clinic.space.labels.index(answer.label) for answer in answers]
+    labels = [own if row % 2 else ids[row] for row, own in enumerate(clinic.dataset["label"][:])]
+    changed = clinic.dataset.map(lambda _, row: {"label": labels[row]}, with_indices=True)
+    return replace(clinic, dataset=changed)
+
+
 def test_a_fitted_ensemble_says_on_what_and_is_not_measured_on_it(registry, data, clinic, tmp_path):
+    clinic = half_right(clinic, registry)
     pinned = [pin_member("b", registry=registry)]
     found = fit_on_validation(pinned, clinic, split="all")
     assert found.fit.images == len(clinic.dataset) and found.unrecorded == ()

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset
 
+from lesion_hub.config import DataSource, Training
 from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import metrics
-from lesion_hub.evaluation.run import evaluate, record
+from lesion_hub.evaluation.run import evaluate, record, sources_of
 from lesion_hub.taxonomy import label_space
 
 pytestmark = pytest.mark.slow
@@ -143,3 +145,11 @@ def test_a_published_version_is_evaluated_but_never_changed(registry, samples, t
     assert done.model.revision == "v1.0.0"
     with pytest.raises(ConfigError, match="never changes"):
         record(done)
+
+
+def test_a_part_is_named_by_those_of_the_training_data_that_its_images_are_of() -> None:
+    names = (("HAM10000", None), ("ISIC 2017", None), ("HAM10000", "org/first@v1.0.0"))
+    training = Training(data=tuple(DataSource(name=name, license="cc0-1.0", through=through) for name, through in names))
+    assert sources_of(training, Dataset.from_dict({"source": ["isic2017", "isic2017"]})) == ["ISIC 2017"]
+    assert sources_of(training, Dataset.from_dict({"source": ["ham10000", "isic2017"]})) == ["HAM10000", "ISIC 2017"]
+    assert sources_of(training, Dataset.from_dict({"source": ["table"]})) == ["HAM10000", "ISIC 2017"]

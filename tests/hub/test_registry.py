@@ -183,8 +183,8 @@ def test_models_are_found_in_any_and_the_first_that_has_a_name_counts(make_folde
 
 def test_the_shipped_models_are_found_beside_ones_own(make_folder, tmp_path):
     publish(make_folder(), tmp_path, name="m")
-    assert store.resolve("ham10000-lite0", registry=tmp_path).registry == packaged_root()
-    assert {"m", "ham10000-lite0"} <= set(Registries(tmp_path).names())
+    assert store.resolve("dermoscopy-lite0", registry=tmp_path).registry == packaged_root()
+    assert {"m", "dermoscopy-lite0"} <= set(Registries(tmp_path).names())
 
 
 def test_publish_takes_the_first_that_can_be_written_into_and_never_the_packaged_one(make_folder, tmp_path):

@@ -18,7 +18,7 @@ from lesion_hub.hub.space_build import CPU_TORCH, dockerfile, package_files, req
 from tests.hub.publishable import refused
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = "ham10000-mobilenetv2"
+MODEL = "dermoscopy-mobilenetv2"
 
 
 def plan(**options):

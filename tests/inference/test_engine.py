@@ -235,7 +235,7 @@ def test_every_kind_of_network_of_the_recipes_agrees_with_torch(tmp_path, backbo
 
 @pytest.mark.slow
 def test_the_shipped_models_agree_with_torch():
-    fused, reference = (from_pretrained("ham10000-trio", engine=engine) for engine in ("onnx", "torch"))
+    fused, reference = (from_pretrained("dermoscopy-trio", engine=engine) for engine in ("onnx", "torch"))
     found, expected = (model.predict(images(4), explain="gradcam") for model in (fused, reference))
     np.testing.assert_allclose(rows(found), rows(expected), atol=1e-4)
     for one, other in zip(found, expected, strict=True):

@@ -37,6 +37,9 @@ SYSTEMS = [
     "ham10000_mobilenetv2",
     "ham10000_lite0",
     "ham10000_lite2",
+    "dermoscopy_mobilenetv2",
+    "dermoscopy_lite0",
+    "dermoscopy_lite2",
     "demo",
 ]
 LEAST = {"data": {"space": "ham7"}, "model": {"backbone": "resnet18"}, "epochs": 1}

@@ -41,6 +41,7 @@ STOOD_FOR = {
         "ham10000_mobilenetv2",
         "ham10000_lite2",
     ),
+    *("dermoscopy_lite0", "dermoscopy_lite2"),
 }
 LARGE = {"ham10000_efficientnet_b7", "isic2019_efficientnet_b5", "melanoma10k_resnext101", "isic_binary_alexnet"}
 
@@ -64,8 +65,9 @@ def overrides(name: str) -> list[str]:
     assert isinstance(recipe, Recipe)
     drawn = [] if recipe.data.draw is None else ["data.draw.per_class=6"]
     test = ["data.test=[]"] if recipe.data.test else []
+    joined = ["data.train={folder: ham10000, layout: ham10000}"] if len(recipe.data.train) > 1 else []
     light = LIGHT if name in LARGE else ()
-    return [*SMALL, f"model.image_size={SIZES.get(name, 32)}", *drawn, *test, *light]
+    return [*SMALL, f"model.image_size={SIZES.get(name, 32)}", *drawn, *test, *joined, *light]
 
 
 @pytest.mark.parametrize(
