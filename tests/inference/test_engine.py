@@ -230,7 +230,7 @@ def test_every_kind_of_network_of_the_recipes_agrees_with_torch(tmp_path, backbo
         found, expected = (model.predict(images(3), explain=how) for model in (fused, reference))
         np.testing.assert_allclose(rows(found), rows(expected), atol=1e-4)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.heat, other.heat, atol=1e-3)
+        np.testing.assert_allclose(one.heat, other.heat, atol=1 / 255)  # what a picture of it can show
 
 
 @pytest.mark.slow
