@@ -380,7 +380,8 @@ def test_every_recipe_of_the_five_projects_is_run_as_a_recipe_that_exists(five_p
 def test_results_are_of_planned_recipes_and_name_no_place_outside(five_projects: ModuleType) -> None:
     results = json.loads(five_projects.RESULTS.read_text(encoding="utf-8"))
     assert {entry["recipe"] for entry in results} <= {job.recipe for job in five_projects.JOBS}
-    assert [entry["command"] for entry in results if re.search(r"(^|[ =\[])/", entry["command"])] == []
+    commands = [entry["command"] for entry in results if "command" in entry]  # the others were not run
+    assert commands and [command for command in commands if re.search(r"(^|[ =\[])/", command)] == []
 
 
 def test_the_citation_names_the_version_and_the_licence() -> None:
