@@ -61,8 +61,7 @@ def results() -> str:
         **{f"`dermoscopy-{name}`": found[name] for name in MEMBERS},
         "**`dermoscopy-trio`**, the ensemble": found["trio"],
     }
-    measured = {title: intervals for title, intervals in models.items() if intervals}
-    rows = [[title, *(with_interval(intervals[key]) for key in COLUMNS.values())] for title, intervals in measured.items()]
+    rows = [[title, *(with_interval(intervals[key]) for key in COLUMNS.values())] for title, intervals in models.items()]
     plain, first = read_json(HERE / "comparison_with_plain.json"), records["comparison"]["ham10000-trio"]
     images = f"{first['images']:,} test images of {first['groups']:,} lesions"
     return "\n".join(
