@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from lesion_hub.evaluation.rules import answers_by, judge_rules
 from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
 from lesion_hub.files import read_json, write_bytes, write_json
 from lesion_hub.hub.layout import METRICS_NAME, load_config, own_section
+from lesion_hub.hub.licences import bare_name
 from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
 from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, check_decision
@@ -240,12 +240,8 @@ def sources_of(training: Training, part: Dataset) -> list[str]:
     Of several, those count whose layout the images have; all of them where that says nothing.
     """
     names = [source.name for source in training.data if source.through is None]
-    layouts = {_plain(layout) for layout in part.unique("source")}
-    return [name for name in names if _plain(name) in layouts] or names
-
-
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
+    layouts = {bare_name(layout) for layout in part.unique("source")}
+    return [name for name in names if bare_name(name) in layouts] or names
 
 
 def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:

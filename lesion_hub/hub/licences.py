@@ -127,11 +127,20 @@ def training_licences(folder: Path) -> list[tuple[str, str]]:
     return [(source.name, source.license) for source in training.data] if training else []
 
 
+def bare_name(data_set: str) -> str:
+    """Spell a data set's name without what its spellings differ in.
+
+    >>> bare_name("ISIC 2017"), bare_name("isic2017")
+    ('isic2017', 'isic2017')
+    """
+    return re.sub("[^a-z0-9]", "", data_set.lower())
+
+
 def citations(data_sets: Iterable[str]) -> list[str]:
     """List the references of the data sets that we know by name, each once.
 
     >>> citations(["HAM10000", "my own images"])[0][:8]
     'Tschandl'
     """
-    slugs = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in data_sets]
+    slugs = map(bare_name, data_sets)
     return list(dict.fromkeys(text for slug in slugs for known, texts in CITATIONS.items() if known in slug for text in texts))

@@ -1,12 +1,11 @@
-"""Divide the split of both sources: kept_apart.py SPLIT TABLE OUT.
+"""Divide the split that was made of together.py's table: kept_apart.py SPLIT OUT.
 
-SPLIT was made of TABLE, which together.py wrote. OUT/manifest.json is that of the models: its test part is HAM10000's alone, so
-that whoever has HAM10000 can measure them. OUT/manifest_isic2017.json holds the images of ISIC 2017 that are kept for the test.
+OUT/manifest.json is that of the models: its test part is HAM10000's alone, so that whoever has HAM10000 can measure them.
+OUT/manifest_isic2017.json holds the images of ISIC 2017 that are kept for the test.
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Container
 from dataclasses import replace
@@ -14,12 +13,13 @@ from pathlib import Path
 
 from lesion_hub.data.splits import SplitManifest, load_manifest
 
+HERE = Path(__file__).resolve().parent
 
-def main(split: Path, table: Path, out: Path) -> None:
+
+def main(split: Path, out: Path) -> None:
     whole = load_manifest(split, allow_leaks=True)
-    with table.open(newline="", encoding="utf-8") as file:
-        second = {row["image_id"] for row in csv.DictReader(file) if not row["group"].startswith("HAM_")}
-    kept = {image_id for image_id, part in whole.part_of.items() if part == "test" and image_id in second}
+    first = load_manifest(HERE / "manifest_ham10000.json", allow_leaks=True).part_of
+    kept = {image_id for image_id, part in whole.part_of.items() if part == "test" and image_id not in first}
     of(whole, set(whole.ids) - kept).save(out / "manifest.json")
     of(whole, kept).save(out / "manifest_isic2017.json")
 
@@ -31,4 +31,4 @@ def of(manifest: SplitManifest, images: Container[str]) -> SplitManifest:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*map(Path, sys.argv[1:3]))

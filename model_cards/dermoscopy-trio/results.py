@@ -53,9 +53,7 @@ def results() -> str:
     published = {name: ROOT / f"registry/dermoscopy-{name}/{VERSION}/metrics.json" for name in (*MEMBERS, "trio")}
     found = {name: read_json(path)["test"]["intervals"] for name, path in published.items()}
     models = {
-        f"plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), at {BASELINE_PIXELS}": read_json(HERE / "plain.json")[
-            "test"
-        ]["intervals"],
+        PLAIN: read_json(HERE / "plain.json")["test"]["intervals"],
         "linear probe of ImageNet features (EfficientNet-lite0), recipe `probe`": records["probe"],
         "`ham10000-trio`, the ensemble of version 1": records["first_trio"],
         **{f"`dermoscopy-{name}`": found[name] for name in MEMBERS},

@@ -1,7 +1,7 @@
 """Write HAM10000 and ISIC 2017 as one table that names the part of every image: together.py DATA OUT.
 
 HAM10000 keeps the parts that manifest_ham10000.json gives it; of ISIC 2017, which names no lesions, a fifth is for the test.
-``lesion-hub data split OUT/images.csv --respect-official --drop-leaks`` makes manifest.json of it: without what leaks.
+``lesion-hub data split OUT/images.csv --respect-official --drop-leaks`` splits it so, without what leaks; see kept_apart.py.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def test_the_published_file_runs_in_plain_onnxruntime(published):
     ("backbone", "size", "options"),
     [
         ("tf_efficientnet_lite0", 64, {}),
-        ("efficientnet_b0", 64, {}),
+        ("efficientnet_b0", 96, {}),
         ("mobilenetv2_100", 64, {}),
         ("resnet50", 64, {}),
         ("densenet121", 64, {}),
@@ -230,7 +230,7 @@ def test_every_kind_of_network_of_the_recipes_agrees_with_torch(tmp_path, backbo
         found, expected = (model.predict(images(3), explain=how) for model in (fused, reference))
         np.testing.assert_allclose(rows(found), rows(expected), atol=1e-4)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.heat, other.heat, atol=1 / 255)  # what a picture of it can show
+        np.testing.assert_allclose(one.heat, other.heat, atol=1e-3)
 
 
 @pytest.mark.slow
