@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,14 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from common import draw_jpeg, median_ratio, milliseconds, take_turns
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import lesion_hub
 from lesion_hub.app.static_page import HEADERS, write_static_page
 from lesion_hub.app.static_server import served_files
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from tests.browsers import browser_program
 
 
 def main() -> None:
@@ -104,9 +106,8 @@ def measured(model: lesion_hub.Predictor, url: str, picture: Path, rounds: int, 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the browser that is installed."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=browser_program(), args=["--no-sandbox"])
         yield browser
         browser.close()
 

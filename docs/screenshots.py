@@ -7,7 +7,7 @@ Needs Chromium (``apt install chromium``), Playwright's Python package, and for 
 from __future__ import annotations
 
 import argparse
-import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,19 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from lesion_hub import DEFAULT_MODEL, from_pretrained
 from lesion_hub.app import AppOptions, launch
 from lesion_hub.app.static_page import write_static_page
 from lesion_hub.app.static_server import served_files
 from lesion_hub.inference import Predictor
+from tests.browsers import browser_program
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 PICTURE = ROOT / "spaces" / "lesion-ensemble" / "examples" / "drawn_as_melanoma.jpg"
 RUNTIME = ROOT / "node_modules" / "onnxruntime-web" / "dist"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # By the end of a picture's name; CSS pixels.
 WIDTHS = {"": 1000, "_phone": 380}
 OVERLAY_SIDE = 450
@@ -78,9 +80,8 @@ def main() -> None:
     name = parser.parse_args().model
     model = from_pretrained(name)
     draw_overlay(model)
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as folder:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=browser_program(), args=["--no-sandbox"])
         running = launch(AppOptions(models=(name,)), block=False)
         pages_of(browser, running.url, "page", answer_of_a_machine)
         running.stop()

@@ -35,6 +35,7 @@ from lesion_hub.data.sources.rows import ReadOptions
 from lesion_hub.data.sources.sharded import read_index
 from lesion_hub.data.splits import SplitImages, SplitManifest, SplitOptions, load_manifest, split_images
 from lesion_hub.errors import ConfigError, DataError
+from lesion_hub.evaluation.overlap import sources_of
 from lesion_hub.files import write_bytes
 from lesion_hub.hub.versions import split_revision
 from lesion_hub.models import encode_metadata
@@ -149,7 +150,8 @@ def read_run_data(recipe: Recipe, options: LaunchOptions, folder: RunFolder, acc
     for label, count in zip(space.labels, parts["train"].class_counts, strict=True):
         if not count:
             logger.warning("class %r has no training image; the model cannot learn it", label)
-    origins = {name: ", ".join(source.title for source in getattr(recipe.data, name) or recipe.data.train) for name in parts}
+    titles = {name: [source.title for source in getattr(recipe.data, name) or recipe.data.train] for name in parts}
+    origins = {name: ", ".join(sources_of(titles[name], part.dataset)) for name, part in parts.items()}
     return RunData(space, dataset, parts, manifest, read_data.sources, origins)
 
 

@@ -20,6 +20,7 @@ from lesion_hub.data.splits import SplitManifest, load_manifest
 from lesion_hub.data.splits.manifest import RECORD_KEY, PartRecord, group_digest, image_digest, read_parts
 from lesion_hub.errors import DataError
 from lesion_hub.hub.layout import SPLIT_NAME, load_config
+from lesion_hub.hub.licences import bare_name
 from lesion_hub.hub.store import Resolved, resolve_members
 
 if TYPE_CHECKING:
@@ -188,6 +189,12 @@ def fitted_on(data: str, image_ids: Iterable[str], groups: Iterable[str], earlie
 def data_name(data: ReadResult) -> str:
     """Return what reports call a data set: the last part of its place."""
     return Path(data.report.place).name or data.report.place
+
+
+def sources_of(names: Sequence[str], part: Dataset) -> list[str]:
+    """Return those of the named data sets that the part holds images of: all, unless the layouts of its images tell."""
+    layouts = {bare_name(layout) for layout in part.unique("source")}
+    return [name for name in names if bare_name(name) in layouts] if layouts <= set(map(bare_name, names)) else list(names)
 
 
 def completed_from_manifest(records: Sequence[TrainingRecord], manifest: str | Path | None) -> list[TrainingRecord]:

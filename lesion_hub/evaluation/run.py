@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
-from lesion_hub.config import Options, Training, validated
+from lesion_hub.config import Options, validated
 from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation import robustness
@@ -17,14 +17,13 @@ from lesion_hub.evaluation.assessment import assess, points_that_fit
 from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.external import EXTERNAL, ExternalSet, describe_external
 from lesion_hub.evaluation.intervals import RESAMPLES
-from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, data_name, training_records
+from lesion_hub.evaluation.overlap import ChosenImages, Overlap, choose_images, data_name, sources_of, training_records
 from lesion_hub.evaluation.plots import PlotFile, draw_figures
 from lesion_hub.evaluation.report import write_report
 from lesion_hub.evaluation.rules import answers_by, judge_rules
 from lesion_hub.evaluation.scoring import BATCH, Scored, in_space, score_dataset, shared_space, views_of
 from lesion_hub.files import read_json, write_bytes, write_json
 from lesion_hub.hub.layout import METRICS_NAME, load_config, own_section
-from lesion_hub.hub.licences import bare_name
 from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
 from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, check_decision
@@ -234,26 +233,17 @@ def score_input(
     )
 
 
-def sources_of(training: Training, part: Dataset) -> list[str]:
-    """Name a part of the model's own split by the data that it was trained on, whatever their folder is called here.
-
-    Of several, those count whose layout the images have; all of them where that says nothing.
-    """
-    names = [source.name for source in training.data if source.through is None]
-    layouts = {bare_name(layout) for layout in part.unique("source")}
-    return [name for name in names if bare_name(name) in layouts] or names
-
-
 def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
     """Compute all numbers of the evaluation, as plain JSON values."""
     predictor = given.predictor
     own = own_section(load_config(given.found.folder))
     training, temperature = own.training, own.temperature
-    sources = sources_of(training, given.dataset) if training and given.choice.own else []
+    # The data set's name as the model knows it, whatever its folder is called here.
+    own_data = [source.name for source in training.data if source.through is None] if training and given.choice.own else []
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
-        **given.describe(options.split, scored, ", ".join(sources)),
+        **given.describe(options.split, scored, ", ".join(sources_of(own_data, given.dataset))),
         "views": views_of(predictor, options.tta),
         **assess(
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling

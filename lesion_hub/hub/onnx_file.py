@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from lesion_hub.config import ModelConfig, Precision
@@ -114,17 +115,25 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
     Its threads do not spin when they have nothing to do: they would take the cores from the network's tail in torch, which
     runs between two calls, and that would make both several times slower.
     """
+    entries = {"session.intra_op.allow_spinning": "0"}
+    try:
+        with _real_weights(weights_folder) as place:
+            entries["session.model_external_initializers_file_folder_path"] = str(place)
+            return cpu_session(data, threads, entries)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
+        raise StoreError(f"{weights_folder}: its graph does not open ({one_line(error)[:200]}); publish it again") from None
+
+
+def cpu_session(graph: bytes | Path, threads: int = 0, entries: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Open a graph in ONNX Runtime on the CPU, with so many threads (0: its own choice) and further session entries."""
     runtime = require_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what goes wrong is raised
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        with _real_weights(weights_folder) as place:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(place))
-            return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
-        raise StoreError(f"{weights_folder}: its graph does not open ({one_line(error)[:200]}); publish it again") from None
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    source = str(graph) if isinstance(graph, Path) else graph
+    return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager

@@ -167,19 +167,13 @@ def plan_space(
             raise StoreError(f"{place / file}: missing; a Space's folder holds {', '.join(_REQUIRED)} (start from a copy)")
     if not models:
         raise StoreError("a Space needs a model to answer with; name one with --model org/name@v1.0.0")
-    for model in models:
-        _require_published(model)
-
     hub = Hub(token)
-    pinned = list(dict.fromkeys(resolve_pinned(model, registry=registry, token=token) for model in models))
-    # The models with the members that they need, each once.
-    parts = list(
-        dict.fromkeys(part for model in pinned for part in (model, *resolve_members(model, registry=registry, token=token)))
-    )
+    found = [pinned_parts(model, registry=registry, token=token) for model in models]
+    parts = list(dict.fromkeys(part for model in found for part in model))
     # What only a token opens is not preloaded: a build has none.
     remote = {part.name for part in parts if REPO_ID.fullmatch(part.name)}
     needs_token = tuple(sorted(part for part in remote if _needs_token(hub.api, part)))
-    pins = tuple(model.pin for model in pinned)
+    pins = tuple(dict.fromkeys(model.pin for model, *_ in found))
     card = _read_card(place / CARD_NAME)
     made_for = hardware or _hardware_of(hub.api, name) or str(card.data.get("suggested_hardware") or _DEFAULT_HARDWARE)
     if sdk == "docker" and is_zero_gpu(made_for):

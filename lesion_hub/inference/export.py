@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -19,9 +18,9 @@ from safetensors.torch import save_file
 from lesion_hub.errors import ConfigError
 from lesion_hub.files import require_new_folder, write_bytes, write_json
 from lesion_hub.hub.format import stored_weights
-from lesion_hub.hub.graph import write_graph
+from lesion_hub.hub.graph import require_onnx, write_graph
 from lesion_hub.hub.layout import WEIGHTS_NAME
-from lesion_hub.hub.onnx_file import LOGITS, require_onnxruntime
+from lesion_hub.hub.onnx_file import LOGITS, cpu_session
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.pixel_graph import checked_pixel_graph
 from lesion_hub.inference.predictor import Predictor
@@ -64,7 +63,7 @@ def export_onnx(model: Predictor, path: str | Path, *, tolerance: float = TOLERA
     True
     """
     member, target = as_one_member(model), Path(path).expanduser()
-    onnx, _ = onnx_libraries()
+    onnx = require_onnx()
     target.parent.mkdir(parents=True, exist_ok=True)
     with kept_if_good(target) as aside:
         onnx.save(_whole_graph(onnx, member), str(aside))
@@ -131,14 +130,6 @@ def kept_if_good(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def onnx_libraries() -> tuple[Any, Any]:
-    """Import onnx and onnxruntime; where the extra is not installed, one line says how to get it."""
-    try:
-        return import_module("onnx"), require_onnxruntime()
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed; pip install 'lesion-hub[onnx]'") from None
-
-
 def _whole_graph(onnx: Any, member: Member) -> Any:
     """Make the network's graph with its weights, its labels and its preprocessing inside, to be used on its own."""
     with TemporaryDirectory() as scratch:
@@ -178,8 +169,7 @@ def _difference(member: Member, path: Path) -> float:
 
 def run_onnx(path: Path, images: Sequence[Batch]) -> Batch:
     """Compute the (N, C) logits of an ONNX file on the CPU, whatever it calls its one input."""
-    _, runtime = onnx_libraries()
-    return session_logits(runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]), images)
+    return session_logits(cpu_session(path), images)
 
 
 def session_logits(session: Any, images: Sequence[Batch]) -> Batch:

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lesion_hub.errors import ConfigError, one_line
 from lesion_hub.hub.graph import traced
-from lesion_hub.hub.onnx_file import FEATURES, require_onnxruntime
+from lesion_hub.hub.onnx_file import FEATURES, cpu_session
 from lesion_hub.inference.attribution import Evidence, grad_cam
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.last_layers import last_layers
@@ -65,11 +65,8 @@ def map_graph(classifier: LesionClassifier, images: Tensor) -> Any:
 
 def _require_same_maps(classifier: LesionClassifier, model: Any, images: Tensor, state: Tensor) -> None:
     """Raise one line unless the graph's map of every label is that of `attribution.grad_cam`."""
-    runtime = require_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
     try:
-        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = cpu_session(model.SerializeToString())
         found = session.run([MAPS], {FEATURES: state.contiguous().numpy()})[0]
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise ConfigError(f"{classifier.architecture}: its maps do not run as a graph ({one_line(error)[:200]})") from None

@@ -29,7 +29,7 @@ from lesion_hub import __version__
 from lesion_hub.errors import ConfigError, FileWriteError, one_line
 from lesion_hub.files import cache_root, json_text, write_bytes
 from lesion_hub.hub.graph import require_onnx, traced
-from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, require_onnxruntime
+from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, cpu_session
 from lesion_hub.inference.map_graph import map_graph
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.preprocess_graph import IMAGE, RESIZED, preprocessing
@@ -206,12 +206,9 @@ def _describe(onnx: Any, model: Any, member: Member) -> None:
 
 def _largest_change(member: Member, data: bytes) -> float:
     """Compare the graph's probabilities with the member's on images of noise of two sizes; raise one line where they differ."""
-    runtime = require_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
     rng, worst = np.random.default_rng(0), 0.0
     try:
-        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(data)
         for height, width in _PARITY_SIZES:
             image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
             found = torch.from_numpy(session.run([LOGITS], {IMAGE: image})[0])

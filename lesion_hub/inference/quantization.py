@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,14 +24,13 @@ from scipy.special import softmax
 
 from lesion_hub.errors import ConfigError, DataError, ImageError
 from lesion_hub.files import sha256_of
-from lesion_hub.hub.graph import errors_only
-from lesion_hub.hub.onnx_file import LOGITS
+from lesion_hub.hub.graph import errors_only, require_onnx
+from lesion_hub.hub.onnx_file import LOGITS, cpu_session
 from lesion_hub.inference.export import (
     Batch,
     ExportReport,
     as_one_member,
     kept_if_good,
-    onnx_libraries,
     run_onnx,
     session_logits,
 )
@@ -48,6 +48,8 @@ _BATCHES, _ROUNDS = (1, 32), 5  # of the comparison of speed
 # What runs in 8 bits; pooling, the head and what else there is stay in float.
 _OPERATORS = ("Conv", "MatMul", "Add", "Clip", "Relu", "MaxPool")
 _WEIGHT_LIMIT = 63  # of a signed weight of 7 bits
+# A session that rounds where the graph says so and computes in float: nothing overflows.
+_AS_WRITTEN = MappingProxyType({"session.disable_quant_qdq": "1"})
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def quantize_onnx(
         progress: called with (configurations done, in all).
     """
     member, origin, target = as_one_member(model), Path(exported).expanduser(), Path(path).expanduser()
-    onnx_libraries()
+    require_onnx()
     crops, labels = _labelled(member, source)
     fitting = crops if calibration is None else _labelled(member, calibration)[0]
     fitting = [fitting[i] for i in spread(len(fitting), CALIBRATION_IMAGES)]
@@ -257,7 +259,7 @@ def rank_layers(path: Path, images: Sequence[Batch]) -> list[str]:
 
     Rounded are its weights, to 7 bits, and what goes in and comes out of it, to 8 bits over the range in ``images``.
     """
-    onnx, runtime = onnx_libraries()
+    onnx = require_onnx()
     graph = onnx.load(str(path)).graph
     stored = {weights.name for weights in graph.initializer}
     layers = [node for node in graph.node if node.op_type in ("Conv", "MatMul") and node.input[1] in stored]
@@ -279,26 +281,26 @@ def rank_layers(path: Path, images: Sequence[Batch]) -> list[str]:
         _round_weights(weights, 0 if layer.op_type == "Conv" else len(weights.dims) - 1)
         for name in {layer.input[0], ends[layer.name]} - {LOGITS}:
             _round_tensor(rounded.graph, name, min(0.0, float(values[name].min())), max(0.0, float(values[name].max())))
-        session = runtime.InferenceSession(rounded.SerializeToString(), _as_written(), providers=["CPUExecutionProvider"])
+        session = cpu_session(rounded.SerializeToString(), entries=_AS_WRITTEN)
         errors[layer.name] = float(np.square(session_logits(session, images) - values[LOGITS]).mean())
     return sorted(errors, key=lambda name: -errors[name])
 
 
 def _tensors(path: Path, images: Sequence[Batch], names: Sequence[str]) -> dict[str, Batch]:
     """Compute tensors of a graph by name, on all images at once."""
-    onnx, runtime = onnx_libraries()
+    onnx = require_onnx()
     model = onnx.load(str(path))
     outputs, given = {output.name for output in model.graph.output}, {entry.name for entry in model.graph.input}
     inner = [name for name in names if name not in given]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in inner if name not in outputs)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     batch = np.stack(images)
     return dict.fromkeys(given, batch) | dict(zip(inner, session.run(inner, dict.fromkeys(given, batch)), strict=True))
 
 
 def _round_weights(weights: Any, axis: int) -> None:
     """Round a stored tensor to 7 bits, with one scale per entry of ``axis``."""
-    onnx, _ = onnx_libraries()
+    onnx = require_onnx()
     exact = onnx.numpy_helper.to_array(weights)
     largest = np.abs(exact).max(axis=tuple(i for i in range(exact.ndim) if i != axis), keepdims=True)
     scale = np.maximum(largest, 1e-12) / _WEIGHT_LIMIT
@@ -307,7 +309,7 @@ def _round_weights(weights: Any, axis: int) -> None:
 
 def _round_tensor(graph: Any, name: str, low: float, high: float) -> None:
     """Let every reader of a tensor read it rounded to 8 bits."""
-    onnx, _ = onnx_libraries()
+    onnx = require_onnx()
     scale = max(high - low, 1e-9) / 255
     zero = round(-low / scale)
     parts = [f"{name}_{part}" for part in ("rounding_scale", "rounding_zero", "in_8_bits", "rounded")]
@@ -326,23 +328,11 @@ def _round_tensor(graph: Any, name: str, low: float, high: float) -> None:
         graph.node.insert(place + offset, node)
 
 
-def _as_written() -> Any:
-    """Options for a session that rounds where the graph says so and computes in float: nothing overflows."""
-    options = onnx_libraries()[1].SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
-
-
 def compare_speed(exported: Path, quantized: Path, images: Sequence[Batch]) -> dict[str, float]:
     """Measure how many times as fast as the float file the quantised one is, by threads and batch; they take turns."""
-    _, runtime = onnx_libraries()
     found = {}
     for threads in sorted({1, min(2, os.cpu_count() or 1)}):
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        sessions = [
-            runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in (exported, quantized)
-        ]
+        sessions = [cpu_session(path, threads) for path in (exported, quantized)]
         for size in _BATCHES:
             batch = [images[i % len(images)] for i in range(size)]
             seconds = np.full((_ROUNDS, 2), np.inf)
@@ -368,7 +358,7 @@ def _prepared(origin: Path, scratch: Path) -> Path:
 def _quantize(
     prepared: Path, path: Path, images: Sequence[Batch], configuration: Configuration, float_layers: Sequence[str]
 ) -> None:
-    onnx, _ = onnx_libraries()
+    onnx = require_onnx()
     quantization = import_module("onnxruntime.quantization")
     name = onnx.load(str(prepared), load_external_data=False).graph.input[0].name
     signed = configuration.weight_bits == 7

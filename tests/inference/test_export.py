@@ -9,6 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from lesion_hub.errors import ConfigError
+from lesion_hub.hub import graph
 from lesion_hub.inference import Predictor, export
 from lesion_hub.inference.export import export_onnx
 from lesion_hub.inference.members import Combination, Member
@@ -76,6 +77,6 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
     def absent(name):
         raise ImportError(name=name)
 
-    monkeypatch.setattr(export, "import_module", absent)
+    monkeypatch.setattr(graph, "import_module", absent)
     with pytest.raises(ConfigError, match=r"lesion-hub\[onnx\]"):
         export_onnx(predictor(), tmp_path / "model.onnx")
