@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,11 @@ def test_the_tables_of_the_pages_are_made_of_their_metrics_and_records() -> None
     made = runpy.run_path(str(RECORDS / "results.py"))
     for page in made["SECTIONS"]:
         assert made["with_sections"](page) == page.read_text(encoding="utf-8"), "run results.py --write"
+
+
+@pytest.mark.parametrize("script", ["make.sh", "ablation.sh"])
+def test_a_script_without_arguments_says_what_it_takes(script: str) -> None:
+    done = subprocess.run(["bash", RECORDS / script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{script} DATA OUT REGISTRY [WEIGHTS]" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(("RECORDS", "The arguments")), "shows more than its header"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How the shipped models were made: trains the members in two stages, fits gates, measures, publishes, combines, compares.
-# Every step that is done is skipped, so a run that was interrupted goes on where it stopped.
-# Publishing makes a graph of each member, which needs pip install 'lesion-hub[all]'.
+# Every step that is done is skipped, so a run that was interrupted goes on where it stopped. ablation.sh says what the choices
+# are worth. Publishing makes a graph of each member, which needs pip install 'lesion-hub[all]'.
 #
 #   bash model_cards/dermoscopy-trio/make.sh DATA OUT REGISTRY [WEIGHTS]
 #
@@ -12,15 +12,15 @@
 # In the environment, if wanted:
 # OUTLIERS  folder of pictures that are no lesions: the gates are fitted on half of their categories, and measured on the others
 # FIRST     published models to start from in place of the first stage: FIRST=v1.2.0 means ham10000-NAME@v1.2.0
-# SET       further --set options for all runs, say SET="compile=false" where there is no C++ compiler
+# SET       further --set options for all runs, say SET="compile=false precision=fp32", which are else chosen where a run begins
 # RECORDS   where the records go from which results.py makes its tables (OUT/records)
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '6,19s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '6,16s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records} here=$(cd "$(dirname "$0")" && pwd)
 export LESION_HUB_REGISTRY=$registry:$out/first
 members=(mobilenetv2 lite0 lite2)
 declare -A backbone=(
-    [mobilenetv2]=mobilenetv2_100 [lite0]=tf_efficientnet_lite0 [lite2]=tf_efficientnet_lite2 [plain]=tf_efficientnet_lite0
+    [mobilenetv2]=mobilenetv2_100 [lite0]=tf_efficientnet_lite0 [lite2]=tf_efficientnet_lite2
 )
 read -ra settings <<<"${SET:-}"
 
@@ -62,11 +62,11 @@ finish() { # FOLDER NAME: gate, rules, figures at home and of heat maps, card; t
     lesion-hub card "$folder" --check
 }
 
-# The first stage, at 144 pixels, and the baseline.
+# The first stage, at 144 pixels.
 if [ -z "${FIRST:-}" ]; then
     FIRST=v1.0.0
-    for name in "${members[@]}" plain; do
-        train "ham10000_$name" "$(imagenet "$name")" compile=true
+    for name in "${members[@]}"; do
+        train "ham10000_$name" "$(imagenet "$name")"
         [ -d "$out/first/ham10000-$name/$FIRST" ] || lesion-hub publish "$out/ham10000_$name" "ham10000-$name" --version "$FIRST" \
             --notes "The first stage." --registry "$out/first"
     done
@@ -80,7 +80,7 @@ first() { echo "ham10000-$1@$FIRST"; }
 
 # The second stage.
 for name in "${members[@]}"; do
-    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}" compile=true
+    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}"
 done
 
 together
@@ -120,4 +120,4 @@ for name in "${members[@]}" trio; do
 done
 [ -s "$out/comparison/ham10000-trio/comparison.json" ] ||
     lesion-hub compare dermoscopy-trio "$(first trio)" --data "$data/ham10000" --out "$out/comparison/ham10000-trio"
-python "$here/records.py" "$out" "$records" "$(first trio)"
+python "$here/records.py" make "$out" "$records" "$(first trio)"

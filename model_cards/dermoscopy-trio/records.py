@@ -1,9 +1,14 @@
-"""Condense what make.sh measured into one file, from which results.py makes its tables: records.py OUT RECORDS FIRST."""
+"""Condense what make.sh or ablation.sh measured into one file, from which results.py makes its tables.
+
+records.py make OUT RECORDS FIRST
+records.py ablation OUT RECORDS
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +36,47 @@ def trained(log: Path) -> dict[str, float]:
     return {"epochs": len(epochs), "minutes": sum(epoch["seconds"] for epoch in epochs) / 60, "images_per_second": max(speeds)}
 
 
-def main(out: Path, records: Path, first: str) -> None:
-    found: dict[str, Any] = {
-        part: {path.parent.name: intervals(path) for path in sorted((out / part).glob("*/metrics.json"))} for part in PARTS
+def compared(path: Path) -> dict[str, Any]:
+    """Return what a paired comparison found, without the file's list of images."""
+    whole = read_json(path)
+    return {key: whole[key] for key in ("first", "second", "images", "groups", "differences", "mcnemar")}
+
+
+def by_name(pattern: str, read: Callable[[Path], Any], out: Path) -> dict[str, Any]:
+    """Return what ``read`` makes of each file that matches, by the name of its folder."""
+    return {path.parent.name: read(path) for path in sorted(out.glob(pattern))}
+
+
+def measured(out: Path) -> dict[str, Any]:
+    """Return the measures of the parts that both scripts measure, and the paired comparisons."""
+    parts = {part: by_name(f"{part}/*/metrics.json", intervals, out) for part in PARTS}
+    return {**parts, "comparison": by_name("comparison/*/comparison.json", compared, out)}
+
+
+def made(out: Path, first: str) -> dict[str, Any]:
+    """Return what make.sh measured; ``first`` is the ensemble of the first stage."""
+    return {
+        **measured(out),
+        "training": by_name("*_*/log.jsonl", trained, out),
+        "probe": chosen(read_json(out / "probe" / METRICS_NAME)["test"]),
+        "first_trio": chosen(read_json(resolve(first).folder / METRICS_NAME)["test"]),
     }
-    compared = {path.parent.name: read_json(path) for path in sorted((out / "comparison").glob("*/comparison.json"))}
-    keys = ("first", "second", "images", "groups", "differences", "mcnemar")
-    found["comparison"] = {name: {key: whole[key] for key in keys} for name, whole in compared.items()}
-    found["training"] = {path.parent.name: trained(path) for path in sorted(out.glob("*_*/log.jsonl"))}
-    found["probe"] = chosen(read_json(out / "probe" / METRICS_NAME)["test"])
-    found["first_trio"] = chosen(read_json(resolve(first).folder / METRICS_NAME)["test"])
+
+
+def ablation(out: Path) -> dict[str, Any]:
+    """Return what ablation.sh measured."""
+    return {
+        **measured(out),
+        "test": by_name("test/*/metrics.json", intervals, out),
+        "training": by_name("runs/*/log.jsonl", trained, out),
+    }
+
+
+def main(script: str, out: Path, records: Path, *first: str) -> None:
     records.mkdir(parents=True, exist_ok=True)
-    write_json(records / "records.json", found)
+    name, found = ("records.json", made(out, *first)) if script == "make" else ("ablation.json", ablation(out))
+    write_json(records / name, found)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -1,4 +1,4 @@
-"""Write the tables of results from the published metrics and the records that make.sh left here.
+"""Write the tables of results from the published metrics and the records that make.sh and ablation.sh left here.
 
 python model_cards/dermoscopy-trio/results.py            # print them
 python model_cards/dermoscopy-trio/results.py --write    # put them into README.md and model_cards/README.md
@@ -18,11 +18,6 @@ ROOT = HERE.parents[1]
 VERSION = "v2.0.0"
 MEMBERS = ("mobilenetv2", "lite0", "lite2")
 
-BASELINE_PIXELS = "200 × 150 pixels"
-"""Size of the test images when the baseline was measured; for the others they are 320 × 240."""
-
-PLAIN = f"plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), at {BASELINE_PIXELS}"
-
 COLUMNS = {
     "balanced accuracy": "balanced_accuracy",
     "accuracy": "accuracy",
@@ -31,10 +26,16 @@ COLUMNS = {
     "melanoma sensitivity": "per_class.mel.sensitivity",
     "ECE": "ece",
 }
+TITLES = {key: title for title, key in COLUMNS.items()}
 STEP_COLUMNS = {name: COLUMNS[name] for name in ("balanced accuracy", "accuracy", "macro AUROC", "malignancy AUROC", "ECE")}
 SECOND_COLUMNS = {name: COLUMNS[name] for name in ("malignancy AUROC", "balanced accuracy", "ECE")}
 DIFFERENCES = ("balanced_accuracy", "macro_auroc", "malignancy.auroc")
 STAGES = {"ham10000": "144 px, HAM10000", "dermoscopy": "192 px, HAM10000 and ISIC 2017"}
+WITHOUT_SOURCE = "lite0_without_isic2017"
+CHANGES = {
+    "nothing": "nothing",
+    "144_pixels": "144 pixels",
+}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -49,65 +50,85 @@ def with_interval(interval: Mapping[str, Any], sign: str = "") -> str:
 
 def results() -> str:
     """Return each model's measures on the test part and the ensemble's gains, with 95 % intervals."""
-    records = read_json(HERE / "records.json")
+    records, ablation = read_json(HERE / "records.json"), read_json(HERE / "ablation.json")
     published = {name: ROOT / f"registry/dermoscopy-{name}/{VERSION}/metrics.json" for name in (*MEMBERS, "trio")}
     found = {name: read_json(path)["test"]["intervals"] for name, path in published.items()}
     models = {
-        PLAIN: read_json(HERE / "plain.json")["test"]["intervals"],
+        "plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), recipe `ham10000_plain`": ablation["test"]["plain"],
         "linear probe of ImageNet features (EfficientNet-lite0), recipe `probe`": records["probe"],
         "`ham10000-trio`, the ensemble of version 1": records["first_trio"],
         **{f"`dermoscopy-{name}`": found[name] for name in MEMBERS},
         "**`dermoscopy-trio`**, the ensemble": found["trio"],
     }
     rows = [[title, *(with_interval(intervals[key]) for key in COLUMNS.values())] for title, intervals in models.items()]
-    plain, first = read_json(HERE / "comparison_with_plain.json"), records["comparison"]["ham10000-trio"]
+    first = records["comparison"]["ham10000-trio"]
+    over_plain = {name: gains(ablation["comparison"][f"plain_{name}"]) for name in ("trio", "lite0")}
     images = f"{first['images']:,} test images of {first['groups']:,} lesions"
     return "\n".join(
         [
             table(["model", *COLUMNS], rows),
             "",
-            f"Paired over the same {images}, the ensemble less that of version 1: {gains(first)}. That of version 1 less the "
-            f"plain fine-tune, both at {BASELINE_PIXELS}: {gains(plain)}.",
+            f"Paired over the same {images}, the ensemble less that of version 1: {gains(first)}. Less the plain fine-tune: "
+            f"the ensemble {over_plain['trio']}; `dermoscopy-lite0`, a network of the same size, {over_plain['lite0']}.",
         ]
     )
 
 
 def gains(comparison: Mapping[str, Any]) -> str:
-    titles = {key: title for title, key in COLUMNS.items()}
-    return ", ".join(f"{titles[key]} {with_interval(comparison['differences'][key], sign='+')}" for key in DIFFERENCES)
+    return ", ".join(f"{TITLES[key]} {with_interval(comparison['differences'][key], sign='+')}" for key in DIFFERENCES)
 
 
 def stages() -> str:
-    """Return what each stage of the training gave on the validation part of HAM10000."""
-    return by_stage("validation", STEP_COLUMNS)
+    """Return what each stage of the training gave on the validation part of HAM10000, and of the second its second source."""
+    source = read_json(HERE / "ablation.json")["comparison"][WITHOUT_SOURCE]
+    gained = f"Paired over the same images, lite0 with ISIC 2017 less lite0 without it: {gains(source)}."
+    return "\n".join([by_stage("validation", STEP_COLUMNS), "", gained])
 
 
 def second_source() -> str:
-    """Return what each stage gave on the part of ISIC 2017 that neither has seen."""
+    """Return what each stage gave on the part of ISIC 2017 that none has seen."""
     return by_stage("second_source", SECOND_COLUMNS)
 
 
 def by_stage(part: str, columns: Mapping[str, str]) -> str:
-    records = read_json(HERE / "records.json")[part]
-    rows = [
-        [name, stage, *(with_interval(records[f"{prefix}-{name}"][key]) for key in columns.values())]
-        for name in (*MEMBERS, "trio")
-        for prefix, stage in STAGES.items()
-    ]
+    """Return a row of a part's measures for each model of each stage, and for the one that was trained without ISIC 2017."""
+    records = {**read_json(HERE / "records.json")[part], **read_json(HERE / "ablation.json")[part]}
+    shown = [(name, stage, f"{prefix}-{name}") for name in (*MEMBERS, "trio") for prefix, stage in STAGES.items()]
+    shown.insert(2 * MEMBERS.index("lite0") + 1, ("lite0", "192 px, HAM10000", WITHOUT_SOURCE))
+    rows = [[name, stage, *(with_interval(records[run][key]) for key in columns.values())] for name, stage, run in shown]
     return table(["model", "trained at, on", *columns], rows)
 
 
 def elsewhere() -> str:
     """Return what those that have not seen ISIC 2017 are worth on all of its images."""
     records = read_json(HERE / "records.json")["elsewhere"]
-    names = [f"ham10000-{name}" for name in (*MEMBERS, "trio")]
-    rows = [[f"`{name}`", *(with_interval(records[name][key]) for key in SECOND_COLUMNS.values())] for name in names]
+    models = {f"`ham10000-{name}`": records[f"ham10000-{name}"] for name in (*MEMBERS, "trio")}
+    models["lite0 as shipped, but for ISIC 2017"] = read_json(HERE / "ablation.json")["elsewhere"][WITHOUT_SOURCE]
+    rows = [[title, *(with_interval(found[key]) for key in SECOND_COLUMNS.values())] for title, found in models.items()]
     return table(["model", *SECOND_COLUMNS], rows)
 
 
+def ablation() -> str:
+    """Return what each choice of the second stage is worth: alone, paired with the run that changes nothing, and elsewhere."""
+    records = read_json(HERE / "ablation.json")
+    header = ["changed", "balanced accuracy", *(f"{title}, difference" for title in map(TITLES.__getitem__, DIFFERENCES))]
+    rows = []
+    for name, title in CHANGES.items():
+        differences = records["comparison"][name]["differences"] if name != "nothing" else {}
+        rows.append(
+            [
+                title,
+                with_interval(records["validation"][name]["balanced_accuracy"]),
+                *(with_interval(differences[key], sign="+") if differences else "-" for key in DIFFERENCES),
+                with_interval(records["second_source"][name]["malignancy.auroc"]),
+            ]
+        )
+    return table([*header, "malignancy AUROC, ISIC 2017"], rows)
+
+
 def training() -> str:
-    """Return how long every run of the second stage took."""
-    runs = read_json(HERE / "records.json")["training"]
+    """Return how long every run of the second stage took, and those beside it."""
+    runs = {**read_json(HERE / "records.json")["training"], **read_json(HERE / "ablation.json")["training"]}
     rows = [
         [f"`{name}`", str(run["epochs"]), f"{run['minutes']:.0f}", f"{run['images_per_second']:.0f}"]
         for name, run in runs.items()
@@ -121,6 +142,7 @@ SECTIONS = {
         "stages": stages,
         "second source": second_source,
         "elsewhere": elsewhere,
+        "ablation": ablation,
         "training": training,
     },
 }
