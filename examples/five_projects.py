@@ -75,8 +75,8 @@ HAM_SUBSET = StandIn(f"HAM10000, {_LESIONS}", _SUBSET, _WHOLE)
 ISIC8 = StandIn("HAM10000's part of ISIC 2019, its 8 labels", _PART, _PART)
 ISIC8_SUBSET = StandIn(f"{ISIC8.title}, {_LESIONS}", ("data.train.folder=isic2019_subset", _PART[0]), _PART)
 ISIC_BINARY = StandIn(
-    f"HAM10000 as benign / malignant, {_LESIONS}; test: {OFFICIAL_TEST} training images of ISIC 2017",
-    (*_NAMED, *_SUBSET, *_ISIC_TEST),
+    f"HAM10000 as benign / malignant; test: {OFFICIAL_TEST} training images of ISIC 2017",
+    (*_NAMED, *_WHOLE, *_ISIC_TEST),
     (*_NAMED, *_WHOLE, "data.test.part=null"),
 )
 MELANOMA = StandIn(
@@ -89,7 +89,7 @@ _CLINICAL = ("clinical six", CLINICAL6)
 _KAGGLE = ("Kaggle melanoma", MELANOMA)
 _BINARY = ("ISIC benign / malignant", ISIC_BINARY)
 _CLINICAL_DRAW = ("data.draw.per_class=100", *_SHORT)
-_BINARY_DRAW = ("data.draw.per_class=300",)
+_BINARY_DRAW = ("data.draw.per_class=1000",)
 _TRIO = {"clinical6_mobilenetv2": 0.3, "clinical6_efficientnet_b1": 0.3, "clinical6_resnet50": 0.4}
 _FIVE = ("alexnet", "inception_v3", "resnet50", "densenet121", "efficientnet_b0")
 
@@ -101,8 +101,8 @@ JOBS = (
     Job("melanoma10k_mobilenetv2", *_KAGGLE, 3),
     Job("melanoma10k_efficientnet_b0", *_KAGGLE, 2),
     Job("melanoma10k_resnet34", *_KAGGLE, 2),
-    Job("isic_binary_alexnet", *_BINARY, 3, 64, _BINARY_DRAW),
-    Job("isic_binary_resnet50", *_BINARY, 2, 64, _BINARY_DRAW),
+    Job("isic_binary_alexnet", *_BINARY, 12, 96, _BINARY_DRAW),
+    Job("isic_binary_resnet50", *_BINARY, 3, 96, _BINARY_DRAW),
     Job("isic_binary_efficientnet_b0", *_BINARY, 2, 64, _BINARY_DRAW),
     Job("isic_binary_densenet121", *_BINARY, 1, 64, _BINARY_DRAW),
     Job("isic_binary_inception_v3", *_BINARY, 1, 80, _BINARY_DRAW),
