@@ -159,6 +159,11 @@ class Training(Options):
     base_model: str | None = None
     packages: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def data_names(self) -> list[str]:
+        """Name the data sets that this training itself read, without those behind its start or its teacher."""
+        return [source.name for source in self.data if source.through is None]
+
 
 class GateSection(Options):
     """The key ``gate``: the input gate that was published beside the weights, and where its verdicts begin.

@@ -238,12 +238,12 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
     predictor = given.predictor
     own = own_section(load_config(given.found.folder))
     training, temperature = own.training, own.temperature
-    # The data set's name as the model knows it, whatever its folder is called here.
-    own_data = [source.name for source in training.data if source.through is None] if training and given.choice.own else []
+    # A part of its own split has the name that the model knows it by, whatever its folder is called here.
+    sources = sources_of(training.data_names, given.dataset) if training and given.choice.own else []
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
     sampling = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
-        **given.describe(options.split, scored, ", ".join(sources_of(own_data, given.dataset))),
+        **given.describe(options.split, scored, ", ".join(sources)),
         "views": views_of(predictor, options.tta),
         **assess(
             scored.probabilities, scored.labels, scored.groups, scored.space, points=points, facts=scored.facts, **sampling

@@ -176,7 +176,7 @@ class CardFacts:
     def data_name(self) -> str:
         """The data that the results are of: the training data's own part, unless the evaluation says otherwise."""
         named = self.results.get("data", {}).get("name")
-        return named or ", ".join(source.name for source in self.sources if source.through is None) or "unnamed data"
+        return named or ", ".join(self.training.data_names if self.training else ()) or "unnamed data"
 
     @property
     def calibrations(self) -> dict[str, Mapping[str, Any]]:

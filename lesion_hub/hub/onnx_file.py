@@ -115,11 +115,10 @@ def open_session(data: bytes, weights_folder: Path, threads: int) -> Any:
     Its threads do not spin when they have nothing to do: they would take the cores from the network's tail in torch, which
     runs between two calls, and that would make both several times slower.
     """
-    entries = {"session.intra_op.allow_spinning": "0"}
     try:
         with _real_weights(weights_folder) as place:
-            entries["session.model_external_initializers_file_folder_path"] = str(place)
-            return cpu_session(data, threads, entries)
+            weights = {"session.model_external_initializers_file_folder_path": str(place)}
+            return cpu_session(data, threads, {"session.intra_op.allow_spinning": "0", **weights})
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise StoreError(f"{weights_folder}: its graph does not open ({one_line(error)[:200]}); publish it again") from None
 
@@ -132,8 +131,7 @@ def cpu_session(graph: bytes | Path, threads: int = 0, entries: Mapping[str, str
     options.log_severity_level = 4  # what goes wrong is raised
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    source = str(graph) if isinstance(graph, Path) else graph
-    return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager

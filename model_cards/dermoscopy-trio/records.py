@@ -53,7 +53,7 @@ def measured(out: Path) -> dict[str, Any]:
     return {**parts, "comparison": by_name("comparison/*/comparison.json", compared, out)}
 
 
-def made(out: Path, first: str) -> dict[str, Any]:
+def from_make(out: Path, first: str) -> dict[str, Any]:
     """Return what make.sh measured; ``first`` is the ensemble of the first stage."""
     return {
         **measured(out),
@@ -63,7 +63,7 @@ def made(out: Path, first: str) -> dict[str, Any]:
     }
 
 
-def ablation(out: Path) -> dict[str, Any]:
+def from_ablation(out: Path) -> dict[str, Any]:
     """Return what ablation.sh measured."""
     return {
         **measured(out),
@@ -74,7 +74,7 @@ def ablation(out: Path) -> dict[str, Any]:
 
 def main(script: str, out: Path, records: Path, *first: str) -> None:
     records.mkdir(parents=True, exist_ok=True)
-    name, found = ("records.json", made(out, *first)) if script == "make" else ("ablation.json", ablation(out))
+    name, found = ("records.json", from_make(out, *first)) if script == "make" else ("ablation.json", from_ablation(out))
     write_json(records / name, found)
 
 

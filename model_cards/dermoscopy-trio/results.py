@@ -16,6 +16,7 @@ from lesion_hub.files import read_json
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 VERSION = "v2.0.0"
+RECORDS, ABLATION = read_json(HERE / "records.json"), read_json(HERE / "ablation.json")
 MEMBERS = ("mobilenetv2", "lite0", "lite2")
 
 COLUMNS = {
@@ -30,7 +31,11 @@ TITLES = {key: title for title, key in COLUMNS.items()}
 STEP_COLUMNS = {name: COLUMNS[name] for name in ("balanced accuracy", "accuracy", "macro AUROC", "malignancy AUROC", "ECE")}
 SECOND_COLUMNS = {name: COLUMNS[name] for name in ("malignancy AUROC", "balanced accuracy", "ECE")}
 DIFFERENCES = ("balanced_accuracy", "macro_auroc", "malignancy.auroc")
-STAGES = {"ham10000": "144 px, HAM10000", "dermoscopy": "192 px, HAM10000 and ISIC 2017"}
+STAGES = {
+    "ham10000-{}": "144 px, HAM10000",
+    "{}_without_isic2017": "192 px, HAM10000",
+    "dermoscopy-{}": "192 px, HAM10000 and ISIC 2017",
+}
 WITHOUT_SOURCE = "lite0_without_isic2017"
 CHANGES = {
     "nothing": "nothing",
@@ -50,19 +55,18 @@ def with_interval(interval: Mapping[str, Any], sign: str = "") -> str:
 
 def results() -> str:
     """Return each model's measures on the test part and the ensemble's gains, with 95 % intervals."""
-    records, ablation = read_json(HERE / "records.json"), read_json(HERE / "ablation.json")
     published = {name: ROOT / f"registry/dermoscopy-{name}/{VERSION}/metrics.json" for name in (*MEMBERS, "trio")}
     found = {name: read_json(path)["test"]["intervals"] for name, path in published.items()}
     models = {
-        "plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), recipe `ham10000_plain`": ablation["test"]["plain"],
-        "linear probe of ImageNet features (EfficientNet-lite0), recipe `probe`": records["probe"],
-        "`ham10000-trio`, the ensemble of version 1": records["first_trio"],
+        "plain ImageNet fine-tune, cross-entropy (EfficientNet-lite0), recipe `ham10000_plain`": ABLATION["test"]["plain"],
+        "linear probe of ImageNet features (EfficientNet-lite0), recipe `probe`": RECORDS["probe"],
+        "`ham10000-trio`, the ensemble of version 1": RECORDS["first_trio"],
         **{f"`dermoscopy-{name}`": found[name] for name in MEMBERS},
         "**`dermoscopy-trio`**, the ensemble": found["trio"],
     }
     rows = [[title, *(with_interval(intervals[key]) for key in COLUMNS.values())] for title, intervals in models.items()]
-    first = records["comparison"]["ham10000-trio"]
-    over_plain = {name: gains(ablation["comparison"][f"plain_{name}"]) for name in ("trio", "lite0")}
+    first = RECORDS["comparison"]["ham10000-trio"]
+    over_plain = {name: gains(ABLATION["comparison"][f"plain_{name}"]) for name in ("trio", "lite0")}
     images = f"{first['images']:,} test images of {first['groups']:,} lesions"
     return "\n".join(
         [
@@ -80,7 +84,7 @@ def gains(comparison: Mapping[str, Any]) -> str:
 
 def stages() -> str:
     """Return what each stage of the training gave on the validation part of HAM10000, and of the second its second source."""
-    source = read_json(HERE / "ablation.json")["comparison"][WITHOUT_SOURCE]
+    source = ABLATION["comparison"][WITHOUT_SOURCE]
     gained = f"Paired over the same images, lite0 with ISIC 2017 less lite0 without it: {gains(source)}."
     return "\n".join([by_stage("validation", STEP_COLUMNS), "", gained])
 
@@ -91,36 +95,37 @@ def second_source() -> str:
 
 
 def by_stage(part: str, columns: Mapping[str, str]) -> str:
-    """Return a row of a part's measures for each model of each stage, and for the one that was trained without ISIC 2017."""
-    records = {**read_json(HERE / "records.json")[part], **read_json(HERE / "ablation.json")[part]}
-    shown = [(name, stage, f"{prefix}-{name}") for name in (*MEMBERS, "trio") for prefix, stage in STAGES.items()]
-    shown.insert(2 * MEMBERS.index("lite0") + 1, ("lite0", "192 px, HAM10000", WITHOUT_SOURCE))
-    rows = [[name, stage, *(with_interval(records[run][key]) for key in columns.values())] for name, stage, run in shown]
+    """Return a row of a part's measures for each model of each stage in which it was trained."""
+    runs = {**RECORDS[part], **ABLATION[part]}
+    rows = [
+        [name, stage, *(with_interval(runs[run.format(name)][key]) for key in columns.values())]
+        for name in (*MEMBERS, "trio")
+        for run, stage in STAGES.items()
+        if run.format(name) in runs
+    ]
     return table(["model", "trained at, on", *columns], rows)
 
 
 def elsewhere() -> str:
     """Return what those that have not seen ISIC 2017 are worth on all of its images."""
-    records = read_json(HERE / "records.json")["elsewhere"]
-    models = {f"`ham10000-{name}`": records[f"ham10000-{name}"] for name in (*MEMBERS, "trio")}
-    models["lite0 as shipped, but for ISIC 2017"] = read_json(HERE / "ablation.json")["elsewhere"][WITHOUT_SOURCE]
+    models = {f"`ham10000-{name}`": RECORDS["elsewhere"][f"ham10000-{name}"] for name in (*MEMBERS, "trio")}
+    models["lite0 as shipped, but for ISIC 2017"] = ABLATION["elsewhere"][WITHOUT_SOURCE]
     rows = [[title, *(with_interval(found[key]) for key in SECOND_COLUMNS.values())] for title, found in models.items()]
     return table(["model", *SECOND_COLUMNS], rows)
 
 
-def ablation() -> str:
+def changes() -> str:
     """Return what each choice of the second stage is worth: alone, paired with the run that changes nothing, and elsewhere."""
-    records = read_json(HERE / "ablation.json")
     header = ["changed", "balanced accuracy", *(f"{title}, difference" for title in map(TITLES.__getitem__, DIFFERENCES))]
     rows = []
     for name, title in CHANGES.items():
-        differences = records["comparison"][name]["differences"] if name != "nothing" else {}
+        differences = ABLATION["comparison"][name]["differences"] if name != "nothing" else {}
         rows.append(
             [
                 title,
-                with_interval(records["validation"][name]["balanced_accuracy"]),
+                with_interval(ABLATION["validation"][name]["balanced_accuracy"]),
                 *(with_interval(differences[key], sign="+") if differences else "-" for key in DIFFERENCES),
-                with_interval(records["second_source"][name]["malignancy.auroc"]),
+                with_interval(ABLATION["second_source"][name]["malignancy.auroc"]),
             ]
         )
     return table([*header, "malignancy AUROC, ISIC 2017"], rows)
@@ -128,7 +133,7 @@ def ablation() -> str:
 
 def training() -> str:
     """Return how long every run of the second stage took, and those beside it."""
-    runs = {**read_json(HERE / "records.json")["training"], **read_json(HERE / "ablation.json")["training"]}
+    runs = {**RECORDS["training"], **ABLATION["training"]}
     rows = [
         [f"`{name}`", str(run["epochs"]), f"{run['minutes']:.0f}", f"{run['images_per_second']:.0f}"]
         for name, run in runs.items()
@@ -142,7 +147,7 @@ SECTIONS = {
         "stages": stages,
         "second source": second_source,
         "elsewhere": elsewhere,
-        "ablation": ablation,
+        "ablation": changes,
         "training": training,
     },
 }

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
+from lesion_hub.config import DataSource, Training
 from lesion_hub.data.sources import read
 from lesion_hub.data.splits.manifest import PartRecord
 from lesion_hub.errors import DataError
@@ -18,6 +20,7 @@ from lesion_hub.evaluation.overlap import (
     completed_from_manifest,
     find_near_duplicates,
     find_overlap,
+    sources_of,
     training_records,
 )
 from lesion_hub.hub.store import Resolved
@@ -167,3 +170,18 @@ def test_what_is_told_of_an_overlap_is_plain_json(data, record):
     assert json.loads(json.dumps(told)) == told
     assert told["images"] > 0 and len(told["first"]) <= 9
     assert np.isscalar(told["groups"])
+
+
+@pytest.mark.parametrize(
+    ("layouts", "named"),
+    [
+        (["isic2017", "isic2017"], ["ISIC 2017"]),
+        (["ham10000", "isic2017"], ["HAM10000", "ISIC 2017"]),
+        (["table"], ["HAM10000", "ISIC 2017"]),
+        (["ham10000", "table"], ["HAM10000", "ISIC 2017"]),  # the table's data set may be any of them
+    ],
+)
+def test_a_part_is_named_by_the_data_sets_that_its_images_are_of(layouts: list[str], named: list[str]) -> None:
+    data = (("HAM10000", None), ("ISIC 2017", None), ("HAM10000", "org/first@v1.0.0"))
+    training = Training(data=tuple(DataSource(name=name, license="cc0-1.0", through=through) for name, through in data))
+    assert sources_of(training.data_names, Dataset.from_dict({"source": layouts})) == named

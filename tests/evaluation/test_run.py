@@ -7,11 +7,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset
 
 from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import metrics
-from lesion_hub.evaluation.overlap import sources_of
 from lesion_hub.evaluation.run import evaluate, record
 from lesion_hub.taxonomy import label_space
 
@@ -145,16 +143,3 @@ def test_a_published_version_is_evaluated_but_never_changed(registry, samples, t
     assert done.model.revision == "v1.0.0"
     with pytest.raises(ConfigError, match="never changes"):
         record(done)
-
-
-@pytest.mark.parametrize(
-    ("layouts", "named"),
-    [
-        (["isic2017", "isic2017"], ["ISIC 2017"]),
-        (["ham10000", "isic2017"], ["HAM10000", "ISIC 2017"]),
-        (["table"], ["HAM10000", "ISIC 2017"]),
-        (["ham10000", "table"], ["HAM10000", "ISIC 2017"]),  # the table's data set may be any of them
-    ],
-)
-def test_a_part_is_named_by_the_data_sets_that_its_images_are_of(layouts: list[str], named: list[str]) -> None:
-    assert sources_of(["HAM10000", "ISIC 2017"], Dataset.from_dict({"source": layouts})) == named
