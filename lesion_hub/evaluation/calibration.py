@@ -40,6 +40,7 @@ from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
+_WIDE = 10.0  # the mean deviation of an image's logits, beyond which the upper bound grows with it
 VALIDATION_NAME = "predictions_validation.parquet"
 _AT_BOUND = 1e-3
 _ROUNDING = 0.01  # nats that storing the weights in half precision may cost
@@ -90,7 +91,7 @@ class CalibratedRun:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Return the temperature that minimises the NLL of ``softmax(logits / temperature)``, within ``TEMPERATURE_BOUNDS``.
+    """Return the temperature that minimises the NLL of ``softmax(logits / temperature)``, within `temperature_bounds`.
 
     ``logits`` are (N, C) logits or log-probabilities (an ensemble's log of its mean probability), ``labels`` (N,) integers in
     [0, C). The NLL at the result is never above that at 1. A temperature at a bound is no fit, and raises `NoTemperature`.
@@ -108,8 +109,9 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     # The logarithm of a zero becomes that of the floor, so that one impossible class cannot make the likelihood infinite.
     top = scores.max(axis=1, keepdims=True)
     scores = np.where(np.isneginf(scores), np.where(np.isfinite(top), top, 0.0) + np.log(PROBABILITY_FLOOR), scores)
-    temperature, note = _minimise(scores, truth)
-    _refuse_bound(temperature, len(truth))
+    bounds = temperature_bounds(scores)
+    temperature, note = _minimise(scores, truth, bounds)
+    _refuse_bound(temperature, len(truth), bounds)
     before, after = (softmax(scores / t, axis=1) for t in (1.0, temperature))
     nll_before, nll_after = (
         float(-log_softmax(scores / t, axis=1)[np.arange(len(truth)), truth].mean()) for t in (1.0, temperature)
@@ -127,9 +129,20 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike) -> CalibrationResult:
     )
 
 
-def _refuse_bound(temperature: float, examples: int) -> None:
-    """Raise one line where the search ended at one of its bounds: then there is no temperature that fits the labels."""
+def temperature_bounds(logits: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the coldest and the hottest temperature to search for (N, C) ``logits``: ``TEMPERATURE_BOUNDS``, the upper one
+    raised for logits of a network that grew without limit, which may rank well and need more.
+
+    >>> temperature_bounds(np.array([[3.0, -3.0]])), temperature_bounds(np.array([[150.0, -150.0]]))
+    ((0.05, 20.0), (0.05, 300.0))
+    """
     coldest, hottest = TEMPERATURE_BOUNDS
+    return coldest, hottest * max(1.0, float(logits.std(axis=1).mean()) / _WIDE)
+
+
+def _refuse_bound(temperature: float, examples: int, bounds: tuple[float, float]) -> None:
+    """Raise one line where the search ended at one of its bounds: then there is no temperature that fits the labels."""
+    coldest, hottest = bounds
     if temperature >= hottest * (1 - _AT_BOUND):
         raise NoTemperature(
             f"no temperature calibrates these {examples} images: the search ended at {temperature:.4g}, its upper bound, since "
@@ -157,9 +170,11 @@ def mean_nll(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], PROBABILITY_FLOOR)).mean())
 
 
-def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, str | None]:
-    """Find the temperature of least NLL for (N, C) ``scores``, and a note where none changes anything."""
-    coldest, hottest = TEMPERATURE_BOUNDS
+def _minimise(
+    scores: NDArray[np.float64], labels: NDArray[np.int64], bounds: tuple[float, float]
+) -> tuple[float, str | None]:
+    """Find the temperature of least NLL within ``bounds`` for (N, C) ``scores``, and a note where none changes anything."""
+    coldest, hottest = bounds
     truth = scores[np.arange(len(labels)), labels]
 
     def slope(log_inverse: float) -> float:

@@ -81,6 +81,13 @@ def test_labels_in_another_order_are_an_error_and_no_temperature() -> None:
         calibration.fit_calibration(logits, (labels + 1) % 5)
 
 
+def test_logits_that_grew_without_limit_are_calibrated_and_useless_ones_of_that_size_refused() -> None:
+    logits, labels = calibrated_logits(6)
+    assert calibration.fit_temperature(logits * 60, labels) == pytest.approx(60 * calibration.fit_temperature(logits, labels))
+    with pytest.raises(DataError, match="the scores say nothing of the labels"):
+        calibration.fit_temperature(logits * 60, np.random.default_rng(0).permutation(labels))
+
+
 def test_a_temperature_that_worsens_the_likelihood_is_an_error(make_model, data, manifest) -> None:
     before = score_dataset(lesion_hub.from_pretrained(make_model()), validation_of(data, manifest), data.space)
     calibration.refuse_worse(before, before)
@@ -121,7 +128,7 @@ def test_no_decision_changes_and_the_likelihood_never_falls(seed: int, examples:
     except DataError as error:
         assert "bound" in str(error)
         return
-    low, high = calibration.TEMPERATURE_BOUNDS
+    low, high = calibration.temperature_bounds(logits)
     assert low < result.temperature < high
     assert result.nll_after <= result.nll_before
     assert ((logits / result.temperature).argmax(axis=1) == logits.argmax(axis=1)).all()
