@@ -170,9 +170,7 @@ def mean_nll(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], PROBABILITY_FLOOR)).mean())
 
 
-def _minimise(
-    scores: NDArray[np.float64], labels: NDArray[np.int64], bounds: tuple[float, float]
-) -> tuple[float, str | None]:
+def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64], bounds: tuple[float, float]) -> tuple[float, str | None]:
     """Find the temperature of least NLL within ``bounds`` for (N, C) ``scores``, and a note where none changes anything."""
     coldest, hottest = bounds
     truth = scores[np.arange(len(labels)), labels]

@@ -82,7 +82,7 @@ def fit_on_validation(
     words = tuple("" if place == ABSTAIN else common.labels[place] for place in mapping.indices)
     rows = RowSource(data.report.place, len(dataset), undecoded(dataset), words)
     fit = fit_ensemble(load_members(pinned), rows, space=common, combine=combine, progress=progress)
-    facts = pd.DataFrame({"group": dataset["group"][:], "disagreement": fit.disagreement})
+    facts = pd.DataFrame({"group": dataset["group"][:], "disagreement": fit.disagreement, "scope_score": fit.scope})
     return ValidationFit(
         fit=replace(fit, fitted_on=fitted_on(data_name(data), dataset["image_id"][:], dataset["group"][:])),
         points=choose_for(check_predictions(fit.probabilities, fit.labels, common)),

@@ -34,9 +34,7 @@ def fit_rules(scored: Scored, chosen_on: str = "validation") -> AnswerRules:
     return AnswerRules(
         label_sets=sets,
         decision=fit_balanced(probabilities, labels, space, chosen_on=chosen_on),
-        abstention=fit_abstention(
-            probabilities, labels, sizes, scored.disagreement, scope=scored.distance, chosen_on=chosen_on
-        ),
+        abstention=fit_abstention(probabilities, labels, sizes, scored.disagreement, scope=scored.scope, chosen_on=chosen_on),
     )
 
 
@@ -80,7 +78,7 @@ def answers_by(
     ``decide`` and ``prior`` add a decision.
     """
     sets = rules.label_sets if rules is not None else None
-    doubt = doubts(probabilities, space, rules, scored.disagreement, scored.distance)
+    doubt = doubts(probabilities, space, rules, scored.disagreement, scored.scope)
     silent = {}
     if doubt is not None and rules is not None and rules.abstention is not None:
         silent = {error: doubt > limit_for(float(error), rules.abstention) for error in rules.abstention.limits}

@@ -58,14 +58,17 @@ class Scored:
     @property
     def disagreement(self) -> NDArray[np.float64] | None:
         """Return the (N,) disagreements of an ensemble's members; None for a single model, or where they are not kept."""
-        found = self.facts.get("disagreement")
-        return None if found is None or found.isna().any() else found.to_numpy(dtype=np.float64)
+        return self._whole("disagreement")
 
     @property
-    def distance(self) -> NDArray[np.float64] | None:
-        """Return how far each of the N images is from the training data, 1 less the gate's score; None without a gate."""
-        found = self.facts.get("scope_score")
-        return None if found is None or found.isna().any() else 1.0 - found.to_numpy(dtype=np.float64)
+    def scope(self) -> NDArray[np.float64] | None:
+        """Return the gate's (N,) scores; None without a gate, or where they are not kept."""
+        return self._whole("scope_score")
+
+    def _whole(self, name: str) -> NDArray[np.float64] | None:
+        """Return a column of ``facts``, None where it is not known of every image."""
+        found = self.facts.get(name)
+        return None if found is None or found.isna().any() else found.to_numpy(dtype=np.float64)
 
     @property
     def predictions(self) -> Predictions:

@@ -23,11 +23,11 @@ def signals_of(
 ) -> dict[Signal, Values]:
     """Return the (N,) signals of doubt that are known of (N, C) probabilities, each in [0, 1].
 
-    ``scope`` is how far each image is from the training data, from 0 to 1.
+    ``scope`` are the gate's scores, from 0 to 1: the higher, the more an image is like those of the training data.
 
-    >>> found = signals_of(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([2, 1]), None)
+    >>> found = signals_of(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([2, 1]), None, np.array([0.25, 1.0]))
     >>> {name: values.tolist() for name, values in found.items()}
-    {'confidence': [1.0, 0.0], 'set_size': [1.0, 0.0]}
+    {'confidence': [1.0, 0.0], 'set_size': [1.0, 0.0], 'scope': [0.75, 0.0]}
     """
     labels = probabilities.shape[1]
     found: dict[Signal, Values] = {
@@ -38,7 +38,7 @@ def signals_of(
     if disagreement is not None:
         found["disagreement"] = np.asarray(disagreement)
     if scope is not None:
-        found["scope"] = np.clip(scope, 0, 1)
+        found["scope"] = np.clip(1 - scope, 0, 1)
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from lesion_hub.hub.format import read_model
 from lesion_hub.hub.layout import CARD_NAME, ENSEMBLE_NAME, METRICS_NAME, SPLIT_NAME, load_config
 from lesion_hub.hub.licences import strictest
 from lesion_hub.hub.store import Resolved, resolve_pinned
+from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import SMALLEST_PROBABILITY, Combination, Combine, Member, Probabilities, member_names
 from lesion_hub.inference.predictor import Predictor
 from lesion_hub.inference.rows import RowSource
@@ -76,9 +77,12 @@ def pin_member(name: str, *, registry: str | Path | None = None, token: str | No
 
 
 def load_members(pinned: Sequence[PinnedModel]) -> list[Member]:
-    """Load the members, their weights checked."""
-    names = member_names([model.pin for model in pinned])
-    return [Member(name, read_model(model.found.folder)[0]) for name, model in zip(names, pinned, strict=True)]
+    """Load the members and their input gates, their weights checked."""
+    names, folders = member_names([model.pin for model in pinned]), [model.found.folder for model in pinned]
+    return [
+        Member(name, read_model(folder)[0], gate=Gate.read(folder, model.config))
+        for name, folder, model in zip(names, folders, pinned, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ weights and temperature
@@ -88,8 +92,8 @@ def load_members(pinned: Sequence[PinnedModel]) -> list[Member]:
 class Fit:
     """Fitted weights and temperature, and the negative log-likelihoods (nats per image) that speak for them.
 
-    ``probabilities`` (N, C), ``labels`` (N,) and the members' ``disagreement`` (N,) are the ensemble's on the fitting data, for
-    choosing operating points and rules.
+    ``probabilities`` (N, C), ``labels`` (N,), the members' ``disagreement`` (N,) and ``scope`` (N,), the scores of those that
+    have a gate, are the ensemble's on the fitting data, for choosing operating points and rules.
     ``fitted_on`` says which images these are, so that no evaluation measures on them.
     """
 
@@ -102,11 +106,12 @@ class Fit:
     probabilities: Probabilities = field(repr=False, compare=False)
     labels: NDArray[np.int64] = field(repr=False, compare=False)
     disagreement: Probabilities | None = field(default=None, repr=False, compare=False)
+    scope: Probabilities | None = field(default=None, repr=False, compare=False)
     fitted_on: FittedOn | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, without the predictions and the images."""
-        left_out = ("probabilities", "labels", "disagreement", "fitted_on")
+        left_out = ("probabilities", "labels", "disagreement", "scope", "fitted_on")
         return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
@@ -125,10 +130,12 @@ def fit_ensemble(
         raise DataError(f"no image has a label of {equal.space.name!r}; fit on labelled validation data of that space")
     predictor = Predictor(members, equal)
     patients = [row.patient for row in rows]
-    found = [p.members for p in predictor.stream([row.image for row in rows], metadata=patients, progress=progress)]
-    by_member = [np.array([list(own[member.name].values()) for own in found]) for member in members]
+    found = list(predictor.stream([row.image for row in rows], metadata=patients, progress=progress))
+    by_member = [np.array([list(one.members[member.name].values()) for one in found]) for member in members]
     labels = np.array([equal.space.index(str(row.truth)) for row in rows])
-    return fit_combination([member.name for member in members], equal, by_member, labels)
+    fit = fit_combination([member.name for member in members], equal, by_member, labels)
+    scopes = [one.scope.score for one in found if one.scope is not None]
+    return replace(fit, scope=np.array(scopes)) if scopes else fit
 
 
 def fit_combination(

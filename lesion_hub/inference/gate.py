@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from torch import Tensor
 
-from lesion_hub.config import GateSection
+from lesion_hub.config import ModelConfig
 from lesion_hub.errors import StoreError
-from lesion_hub.hub.gate_file import GateWeights
+from lesion_hub.hub.gate_file import GateWeights, read_gate
+from lesion_hub.hub.layout import GATE_NAME
 from lesion_hub.inference.results import Scope
 
 _FARTHEST = 1e-9  # a limit of 0 or 1 has no log-odds
@@ -37,8 +39,9 @@ class Gate:
     accept_from: float
 
     @classmethod
-    def of(cls, weights: GateWeights | None, section: GateSection | None) -> Gate | None:
-        """Return the gate that was read, None where there is none."""
+    def read(cls, folder: Path, config: ModelConfig, name: str = GATE_NAME) -> Gate | None:
+        """Read the gate that a model, or a bundled member, was published with; None where there is none."""
+        weights, section = read_gate(folder, config, name), config.lesion_hub.gate
         return None if weights is None or section is None else cls(weights, section.refuse_below, section.accept_from)
 
     @property

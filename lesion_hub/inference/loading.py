@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lesion_hub.config import EnsembleMember, ModelConfig, load_ensemble_config
+from lesion_hub.config import EnsembleMember, load_ensemble_config
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.hub.bundle import bundled_members, read_bundle
 from lesion_hub.hub.format import read_model, require_scores
-from lesion_hub.hub.gate_file import read_gate
-from lesion_hub.hub.layout import GATE_NAME, MEMBER_GATES, is_ensemble
-from lesion_hub.hub.store import resolve, resolve_members
+from lesion_hub.hub.layout import MEMBER_GATES, is_ensemble
+from lesion_hub.hub.store import Resolved, resolve, resolve_members
 from lesion_hub.inference.device import find_device
 from lesion_hub.inference.engine import EngineName, Origin, checked_engine, engine_for
 from lesion_hub.inference.gate import Gate
@@ -51,24 +50,35 @@ def from_pretrained(
     """
     place, wanted = find_device(device), checked_engine(engine)
     found = resolve(repo_or_path, revision, registry=registry, token=token)
-    if not is_ensemble(found.folder):
-        classifier, config = read_model(found.folder)
-        if found.revision is None:  # what is published was tried then
-            require_scores(classifier, found.folder)
-        points = config.lesion_hub.operating_points
-        running = engine_for(wanted, classifier, Origin(found.folder, config), place)
-        made = Predictor.of(
-            classifier,
-            found.name,
-            engine=running,
-            gate=_gate(found.folder, config),
-            operating_points=points,
-            rules=config.lesion_hub.rules,
-            revision=found.revision,
-            folder=found.folder,
-        )
-        return made.to(place)
+    made = (
+        _load_ensemble(found, wanted, place, registry, token)
+        if is_ensemble(found.folder)
+        else _load_model(found, wanted, place)
+    )
+    return made.to(place)
 
+
+def _load_model(found: Resolved, wanted: EngineName, device: torch.device) -> Predictor:
+    """Load a single model; one that is not published is tried on an image first."""
+    classifier, config = read_model(found.folder)
+    if found.revision is None:
+        require_scores(classifier, found.folder)
+    return Predictor.of(
+        classifier,
+        found.name,
+        engine=engine_for(wanted, classifier, Origin(found.folder, config), device),
+        gate=Gate.read(found.folder, config),
+        operating_points=config.lesion_hub.operating_points,
+        rules=config.lesion_hub.rules,
+        revision=found.revision,
+        folder=found.folder,
+    )
+
+
+def _load_ensemble(
+    found: Resolved, wanted: EngineName, device: torch.device, registry: str | Path | None, token: str | None
+) -> Predictor:
+    """Load an ensemble's members, from its own folder where it holds them, and what it makes of them."""
     ensemble = load_ensemble_config(found.folder)
     titles = member_names(ensemble.members)
     if ensemble.weights_sha256 is not None:
@@ -77,15 +87,15 @@ def from_pretrained(
             Member(
                 title,
                 classifier,
-                engine_for(wanted, classifier, Origin(found.folder, config, i, ensemble.weights_sha256), place),
-                _gate(found.folder, config, MEMBER_GATES.format(i)),
+                engine_for(wanted, classifier, Origin(found.folder, config, i, ensemble.weights_sha256), device),
+                Gate.read(found.folder, config, MEMBER_GATES.format(i)),
             )
             for i, (title, classifier, config) in enumerate(zip(titles, read_bundle(found.folder), configs, strict=True))
         ]
     else:
         others = resolve_members(found, registry=registry, token=token)
         members = [
-            _load_member(found.name, title, pin, other.folder, wanted, place)
+            _load_member(found.name, title, pin, other.folder, wanted, device)
             for title, pin, other in zip(titles, ensemble.members, others, strict=True)
         ]
     combination = Combination.of(
@@ -95,10 +105,15 @@ def from_pretrained(
         combine=ensemble.combine,
         temperature=ensemble.temperature,
     )
-    points = ensemble.operating_points
-    named: dict[str, Any] = {"name": found.name, "revision": found.revision, "folder": found.folder}
-    made = Predictor(members, combination, points, rules=ensemble.rules, **named)
-    return made.to(place)
+    return Predictor(
+        members,
+        combination,
+        ensemble.operating_points,
+        rules=ensemble.rules,
+        name=found.name,
+        revision=found.revision,
+        folder=found.folder,
+    )
 
 
 def from_network(
@@ -122,7 +137,7 @@ def _load_member(
     try:
         classifier, config = read_model(folder)
         running = engine_for(wanted, classifier, Origin(folder, config), device)
-        gate = _gate(folder, config)
+        gate = Gate.read(folder, config)
     except LesionHubError as error:
         raise StoreError(f"{ensemble}: member {pinned.name} {pinned.revision} cannot be loaded: {error}") from None
     if config.lesion_hub.weights_sha256 != pinned.weights_sha256:
@@ -131,8 +146,3 @@ def _load_member(
             f"(sha256 {config.lesion_hub.weights_sha256[:12]}…, expected {pinned.weights_sha256[:12]}…); restore that version"
         )
     return Member(title, classifier, running, gate)
-
-
-def _gate(folder: Path, config: ModelConfig, name: str = GATE_NAME) -> Gate | None:
-    """Read the input gate that a model or a bundled member was published with."""
-    return Gate.of(read_gate(folder, config, name), config.lesion_hub.gate)

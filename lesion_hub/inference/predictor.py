@@ -444,9 +444,9 @@ class Predictor:
         # Scores that operating points are chosen on (`evaluation.predictions`): a label that abstains is shared out.
         scores = None if self.space.malignancy_map is None else malignant_scores(combined, self.space)[0]
         apart = self.combination.disagreement(by_member)
-        far = None if found.scopes is None else np.array([1.0 - scope.score for scope in found.scopes])
+        scope = None if found.scopes is None else np.array([one.score for one in found.scopes])
         known = (self.space, self.operating_points, self.rules)
-        ruled = apply_rules(combined, options, *known, disagreement=apart, distance=far)
+        ruled = apply_rules(combined, options, *known, disagreement=apart, scope=scope)
         names = dict(zip(self.labels, self.space.descriptions, strict=True))
         predictions = []
         for i, row in enumerate(ruled.probabilities):

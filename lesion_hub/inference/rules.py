@@ -65,13 +65,13 @@ def apply_rules(
     rules: AnswerRules | None,
     *,
     disagreement: Values | None = None,
-    distance: Values | None = None,
+    scope: Values | None = None,
 ) -> RuledAnswers:
     """Apply the rules to (N, C) ``probabilities``, which are at the mix of the training data."""
     shown = probabilities if options.prior is None else at_prevalence(probabilities, options.prior, space, rules)
     labels = decided(probabilities, options.decide, space, points, rules, options.prior)
     scores = None if space.malignancy_map is None else malignant_scores(shown, space)[0]
-    doubt = doubts(probabilities, space, rules, disagreement, distance)
+    doubt = doubts(probabilities, space, rules, disagreement, scope)
     abstains = None
     if options.abstain is not None and doubt is not None and rules is not None and rules.abstention is not None:
         abstains = doubt > limit_for(options.abstain, rules.abstention)
@@ -83,15 +83,15 @@ def doubts(
     space: LabelSpace,
     rules: AnswerRules | None,
     disagreement: Values | None,
-    distance: Values | None = None,
+    scope: Values | None = None,
 ) -> Values | None:
     """Return the (N,) doubts of (N, C) probabilities; None for a model whose abstention is not fitted.
 
-    ``distance`` (N,) is how far each image is from the training data, 1 less the gate's score.
+    ``scope`` (N,) are the gate's scores.
     """
     if rules is None or rules.abstention is None:
         return None
     sizes = None
     if rules.label_sets is not None and len(probabilities):
         sizes = labels_in_sets(probabilities, rules.label_sets, space.labels, COVERAGE).sum(axis=1)
-    return doubt_of(signals_of(probabilities, sizes, disagreement, distance), rules.abstention.weights)
+    return doubt_of(signals_of(probabilities, sizes, disagreement, scope), rules.abstention.weights)

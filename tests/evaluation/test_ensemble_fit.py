@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-from lesion_hub.config import load_ensemble_config
+from lesion_hub.config import load_ensemble_config, load_model_config
 from lesion_hub.data.schema import image_paths
 from lesion_hub.data.splits.manifest import PartRecord, group_digest, image_digest
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.ensemble_fit import choose_fitting_images, fit_on_validation
 from lesion_hub.evaluation.overlap import TrainingRecord, choose_images, fitted_on, training_records
+from lesion_hub.hub.gate_file import GateWeights, write_gate
 from lesion_hub.hub.store import Resolved
 from lesion_hub.inference import from_pretrained
-from lesion_hub.inference.ensemble import create_ensemble, pin_member
+from lesion_hub.inference.ensemble import PinnedModel, create_ensemble, pin_member
 from lesion_hub.taxonomy import label_space
 from tests.evaluation.conftest import parts_of
 
@@ -91,9 +93,9 @@ def test_labels_are_mapped_into_the_ensembles_space(registry, clinic):
     assert found.fit.labels.tolist() == clinic.space.map_to(binary).labels(clinic.dataset["label"][:]).tolist()
 
 
-def half_right(clinic, registry):
-    """Return ``clinic`` with every other label as model b answers, so that a temperature fits."""
-    answers = from_pretrained("b", registry=registry).predict(image_paths(clinic.dataset))
+def half_right(clinic, model):
+    """Return ``clinic`` with every other label as ``model`` answers, so that a temperature fits."""
+    answers = model.predict(image_paths(clinic.dataset))
     ids = [clinic.space.labels.index(answer.label) for answer in answers]
     labels = [own if row % 2 else ids[row] for row, own in enumerate(clinic.dataset["label"][:])]
     changed = clinic.dataset.map(lambda _, row: {"label": labels[row]}, with_indices=True)
@@ -101,7 +103,7 @@ def half_right(clinic, registry):
 
 
 def test_a_fitted_ensemble_says_on_what_and_is_not_measured_on_it(registry, data, clinic, tmp_path):
-    clinic = half_right(clinic, registry)
+    clinic = half_right(clinic, from_pretrained("b", registry=registry))
     pinned = [pin_member("b", registry=registry)]
     found = fit_on_validation(pinned, clinic, split="all")
     assert found.fit.images == len(clinic.dataset) and found.unrecorded == ()
@@ -115,6 +117,21 @@ def test_a_fitted_ensemble_says_on_what_and_is_not_measured_on_it(registry, data
         with pytest.raises(DataError, match=r"one was made with some of these images: \d+ images \(first: new_ISIC_"):
             choose_images("one", clinic, records, split=split)
     assert choose_images("one", data, records, split="test")[0].own
+
+
+def test_the_members_gates_count_in_an_ensembles_doubt(make_model, clinic):
+    weights = GateWeights("logits", torch.linspace(-1, 1, 7), 0.0)
+    gated = make_model("gated", seed=2)
+    write_gate(gated, weights, refuse_below=0.4, accept_from=0.6)
+    pinned = [
+        PinnedModel(Resolved(folder.name, folder, "v1.0.0"), load_model_config(folder))
+        for folder in (gated, make_model("plain"))
+    ]
+    model = from_pretrained(gated)
+    found = fit_on_validation(pinned, half_right(clinic, model), split="all")
+    assert set(found.rules.abstention.weights) == {"confidence", "set_size", "disagreement", "scope"}
+    scores = [answer.scope.score for answer in model.predict(image_paths(clinic.dataset))]
+    assert found.fit.scope == pytest.approx(scores, abs=1e-6)
 
 
 def test_a_record_adds_to_what_was_fitted_on_before():

@@ -105,7 +105,7 @@ def test_the_signal_that_knows_of_errors_gets_weight_and_the_threshold_keeps_the
     random = np.random.default_rng(0)
     chances = softmax(random.normal(size=(500, 2)), axis=1)
     scope = random.random(500)
-    labels = np.where(scope > 0.7, 1 - chances.argmax(axis=1), chances.argmax(axis=1))  # wrong wherever it is far out
+    labels = np.where(scope < 0.3, 1 - chances.argmax(axis=1), chances.argmax(axis=1))  # wrong wherever it is far out
     fitted = fit_abstention(chances, labels, None, None, scope=scope)
     assert fitted.weights["scope"] == 1.0
     assert fitted.answered["0.05"] > 0.3
