@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lesion_hub.config import ENGINE_VARIABLE, ModelConfig
-from lesion_hub.errors import ConfigError, FileWriteError, StoreError
-from lesion_hub.files import cache_root, sha256_of_json, write_bytes
+from lesion_hub.errors import ConfigError
+from lesion_hub.files import sha256_of_json
 from lesion_hub.hub.layout import WEIGHTS_NAME
 from lesion_hub.hub.onnx_file import (
     FEATURES,
@@ -31,8 +31,8 @@ from lesion_hub.hub.onnx_file import (
     open_session,
     read_graph,
     require_onnxruntime,
-    require_own_weights,
 )
+from lesion_hub.inference.kept_graphs import kept_graph
 from lesion_hub.models import LesionClassifier
 from lesion_hub.taxonomy import nearest
 
@@ -128,28 +128,20 @@ def _published_in_8_bits(origin: Origin) -> bytes:
 
 
 def _graph(classifier: LesionClassifier, origin: Origin) -> bytes:
-    """Read the published graph, else the cached one, else make it and keep it in the cache."""
+    """Read the published graph, else the one that is kept, else make it."""
     folder, config = origin.folder, origin.config
     if origin.place is None and has_graph(config):
         return read_graph(folder, config)
     digest = origin.bundle_sha256 or config.lesion_hub.weights_sha256
     made_of = [_GRAPH_VERSION, origin.place, classifier.architecture, classifier.model_args, classifier.input_config.input_size]
-    path = cache_root() / "graphs" / f"{digest}-{sha256_of_json(made_of)[:12]}.onnx"
-    try:
-        data = path.read_bytes()
-        require_own_weights(data, str(path))
-        return data
-    except (OSError, StoreError):
-        pass  # there is none, or it is damaged
-    from lesion_hub.hub.graph import write_graph  # needed rarely, and imports the exporter
 
-    logger.info("%s: was published without a graph, which is made now, once", folder)
-    data = write_graph(classifier, folder / WEIGHTS_NAME, origin.prefix)
-    try:
-        write_bytes(path, data)
-    except FileWriteError as error:
-        logger.info("%s: its graph is not kept: %s", folder, error)
-    return data
+    def make() -> bytes:
+        from lesion_hub.hub.graph import write_graph  # needed rarely, and imports the exporter
+
+        logger.info("%s: was published without a graph, which is made now, once", folder)
+        return write_graph(classifier, folder / WEIGHTS_NAME, origin.prefix)
+
+    return kept_graph(f"{digest}-{sha256_of_json(made_of)[:12]}", make)
 
 
 @contextmanager

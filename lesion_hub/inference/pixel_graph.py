@@ -26,10 +26,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lesion_hub import __version__
-from lesion_hub.errors import ConfigError, FileWriteError, one_line
-from lesion_hub.files import cache_root, json_text, write_bytes
+from lesion_hub.errors import ConfigError, one_line
+from lesion_hub.files import json_text
 from lesion_hub.hub.graph import require_onnx, traced
 from lesion_hub.hub.onnx_file import FEATURES, INPUT, LOGITS, cpu_session
+from lesion_hub.inference.kept_graphs import kept_graph
 from lesion_hub.inference.map_graph import map_graph
 from lesion_hub.inference.members import Member
 from lesion_hub.inference.preprocess_graph import IMAGE, RESIZED, preprocessing
@@ -64,19 +65,8 @@ def pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
 
 
 def kept_pixel_graph(member: Member, *, rounded: bool = False) -> bytes:
-    """Return `pixel_graph` of the member; it is kept in ``$LESION_HUB_CACHE/graphs``, so that it is made once."""
-    folder, key = cache_root() / "graphs", _key(member, rounded)
-    for path in folder.glob(f"pixels-{key}-*.onnx"):
-        data = path.read_bytes()
-        if path.stem.endswith(hashlib.sha256(data).hexdigest()):
-            return data
-        logger.info("%s: is damaged, and made anew", path)
-    data = pixel_graph(member, rounded=rounded)
-    try:
-        write_bytes(folder / f"pixels-{key}-{hashlib.sha256(data).hexdigest()}.onnx", data)
-    except FileWriteError as error:
-        logger.info("%s: its graph is not kept: %s", member.name, error)
-    return data
+    """Return `pixel_graph` of the member, which is made once."""
+    return kept_graph(f"pixels-{_key(member, rounded)}", lambda: pixel_graph(member, rounded=rounded))
 
 
 def _key(member: Member, rounded: bool) -> str:
