@@ -6,7 +6,8 @@ picture, and the library answers the same file, on the engine that users get:
     largest_difference   of any probability in any picture, and largest_in says in which; below 0.005 is asked for
     gate_difference      the largest of the input gate's score, None where the model has no gate
     equal_labels         share of the pictures with the same most probable label
-    equal_verdicts       the same for the input gate's verdict, equal_sets for the label set, equal_flags for the quality flags
+    equal_verdicts       the same for the input gate's verdict, equal_sets for the label set, equal_flags for the quality flags,
+                         equal_silence for whether the model abstains
     ties                 pictures where one of these differs and Python's own figures lie within the 0.005 of where it turns
     heat_median          correlation of the heat maps of the same label; 0.98 is asked for of heat_least, that of heat_least_in
     constant_maps        pictures whose maps have nothing to correlate, since both are the same everywhere
@@ -216,6 +217,9 @@ def compared(model: lesion_hub.Predictor, facts: dict[str, Any], path: Path, see
         differs |= {"verdict"} if seen["verdict"]["scope"] != own.scope.verdict else set()
         limits = (own.scope.refuse_below, own.scope.accept_from)
         near |= {"verdict"} if min(abs(own.scope.score - limit) for limit in limits) < SAME else set()
+    if facts["abstention"] and own.doubt is not None:
+        differs |= {"silence"} if seen["abstains"] != (own.doubt > facts["abstention"]["limit"]) else set()
+        near |= {"silence"} if "set" in differs or abs(own.doubt - facts["abstention"]["limit"]) < SAME else set()
     if set(seen["flags"]) != set(own.flags):
         differs.add("flags")
     correlation, constant = None, False
@@ -269,6 +273,7 @@ def summary(rows: list[Compared], facts: dict[str, Any]) -> dict[str, Any]:
         "equal_labels": equal("label"),
         "equal_verdicts": equal("verdict") if facts["gate"] else None,
         "equal_sets": equal("set") if facts["label_sets"] else None,
+        "equal_silence": equal("silence") if facts["abstention"] else None,
         "equal_flags": equal("flags"),
         "ties": sum(bool(row.differs - row.no_tie) for row in rows),
         "heat_median": round(statistics.median(correlation for correlation, _ in heats), 5) if heats else None,

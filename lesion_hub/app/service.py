@@ -24,6 +24,7 @@ from lesion_hub.errors import ConfigError, ImageError, LesionHubError, TaxonomyE
 from lesion_hub.hub.store import resolve
 from lesion_hub.hub.versions import split_revision
 from lesion_hub.inference import Prediction, Predictor, from_pretrained
+from lesion_hub.inference.abstention import fitted_error
 from lesion_hub.inference.attribution import METHODS, target_labels
 from lesion_hub.inference.preprocess import Patient
 from lesion_hub.taxonomy import nearest
@@ -66,8 +67,7 @@ class ServedModel:
     def abstain_for(self, error: float | None) -> float | None:
         """Return the error by which the model keeps silent: the one wanted, where a threshold was chosen for it."""
         rules = self.predictor.rules
-        known = rules.abstention.limits if rules is not None and rules.abstention is not None else {}
-        return error if error is not None and f"{error:g}" in known else None
+        return fitted_error(error, rules.abstention if rules is not None else None)
 
     @property
     def targets(self) -> tuple[str, ...]:

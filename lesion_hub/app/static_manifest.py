@@ -1,6 +1,6 @@
 """``model.json`` of the static page: what makes of the graphs' outputs what ``predict`` gives, and puts it in words.
 
-A set of labels and a verdict on the picture are shown where the model has the limits of them.
+A set of labels, a verdict on the picture and the model's silence are shown where the model has the limits of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lesion_hub.data import quality
 from lesion_hub.errors import TaxonomyError
 from lesion_hub.hub.gate_file import GateWeights
 from lesion_hub.inference import Predictor
+from lesion_hub.inference.abstention import fitted_error, limit_for
 from lesion_hub.inference.attribution import METHODS, target_labels
 from lesion_hub.inference.gate import limits_of
 from lesion_hub.inference.label_sets import COVERAGE, LabelSet, least_probabilities, unpromised
@@ -68,6 +69,7 @@ def manifest(
         ],
         "label_sets": label_sets(predictor),
         "gate": gate(predictor),
+        "abstention": abstention(predictor, limits.abstain),
         "quality": _quality(),
         "limits": {
             "bytes": limits.max_bytes,
@@ -108,6 +110,18 @@ def gate(predictor: Predictor) -> dict[str, Any] | None:
         "accept_from": accept,
         "members": [member.gate and _linear(member.gate.weights) for member in predictor.members],
     }
+
+
+def abstention(predictor: Predictor, error: float | None) -> dict[str, Any] | None:
+    """Say above which doubt, and by which weights of its signals, the model keeps silent so that its answers have at most this
+    ``error``, and how it says so. None where that was not fitted, or goes by a gate that the page does not have.
+    """
+    fitted = predictor.rules.abstention if predictor.rules is not None else None
+    stated = fitted_error(error, fitted)
+    if fitted is None or stated is None or (fitted.weights.get("scope") and predictor.gates and gate(predictor) is None):
+        return None
+    says = [words.MODEL_ABSTAINS, words.abstention(stated)]
+    return {"weights": dict(fitted.weights), "limit": limit_for(stated, fitted), "says": says}
 
 
 def _reads_what_is_given(member: Member) -> bool:

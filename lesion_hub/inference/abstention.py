@@ -51,6 +51,11 @@ def doubt_of(signals: Mapping[Signal, Values], weights: Mapping[Signal, float]) 
     return np.asarray(sum(weights[name] * signals[name] for name in used) / total)
 
 
+def fitted_error(error: float | None, fitted: Abstention | None) -> float | None:
+    """Return ``error`` where a limit was chosen for it, else None."""
+    return error if error is not None and fitted is not None and f"{error:g}" in fitted.limits else None
+
+
 def limit_for(error: float, fitted: Abstention) -> float:
     """Return the doubt above which a model whose answers shall have at most this error keeps silent."""
     known = {float(name): limit for name, limit in fitted.limits.items()}

@@ -79,6 +79,22 @@ export function verdict(facts, outputs) {
   return { score, scope: score < refuse ? "out of scope" : score >= accept ? "in scope" : "unsure" };
 }
 
+/** What speaks against an answer, from 0 to 1: the weighted mean of the signals that are known; null where none was fitted. */
+export function doubt(facts, { probabilities, set, disagreement: apart, verdict: judged }) {
+  if (!facts.abstention) return null;
+  const others = probabilities.length - 1;
+  const clipped = (value) => Math.min(1, Math.max(0, value));
+  const signals = {
+    confidence: clipped((1 - Math.max(...probabilities)) * ((others + 1) / others)),
+    set_size: set && clipped((set.length - 1) / others),
+    disagreement: apart,
+    scope: judged && clipped(1 - judged.score),
+  };
+  const used = Object.entries(facts.abstention.weights).filter(([name, weight]) => weight > 0 && signals[name] !== null);
+  const total = sum(used.map(([, weight]) => weight));
+  return total > 0 ? sum(used.map(([name, weight]) => weight * signals[name])) / total : null;
+}
+
 // ------------------------------------------------------------------------------------------------ heat maps
 
 /**

@@ -70,14 +70,20 @@ function verdictView({ words, gate }, { verdict }) {
   );
 }
 
-function differentialView(facts, { probabilities, set }) {
+function differentialView(facts, { probabilities, set, abstains }) {
   const { labels, title } = facts;
-  const view = section("differential", "Differential", ...setView(facts, set), bars(labels, probabilities));
+  const silence = abstains ? [silenceView(facts)] : [];
+  const view = section("differential", "Differential", ...silence, ...setView(facts, set), bars(labels, probabilities));
   view.append(element("p", {
     class: "small",
     text: `Calibrated probabilities by ${title} over its ${labels.length} labels; the model always answers with one of them.`,
   }));
   return view;
+}
+
+function silenceView({ abstention }) {
+  const [title, why] = abstention.says;
+  return element("div", { id: "abstains", class: "notice", role: "alert" }, element("strong", { text: title }), ` ${why}`);
 }
 
 /** The label set above the bars, in the words of the other page. */
@@ -195,15 +201,19 @@ function select(id, title, names, chosen, choose) {
 /** One row of the table: a file and its answer, or the line that says why there is none. */
 export function rowView(facts, { name, answer, error }, open) {
   if (error) {
-    const wrong = element("td", { colspan: 5, class: "wrong", text: error });
+    const wrong = element("td", { colspan: 7, class: "wrong", text: error });
     return element("tr", {}, element("th", { scope: "row", text: name }), wrong);
   }
   const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
   const points = answer.malignancy === null ? [] : facts.operating_points;
   const reached = points.filter(({ threshold }) => answer.malignancy >= threshold);
+  const silent = answer.abstains ? element("strong", { text: `${facts.abstention.says[0]} ` }) : "";
+  const set = answer.set ? answer.set.map((label) => facts.labels[label].code).join(", ") : "not fitted";
   return element("tr", {},
     element("th", { scope: "row" }, element("button", { type: "button", class: "link", text: name, onclick: open })),
+    element("td", { text: answer.verdict ? answer.verdict.scope : "–" }),
     element("td", { text: `${facts.labels[best].name} ` }, element("code", { text: facts.labels[best].code })),
+    element("td", {}, silent, set),
     element("td", { text: percent(answer.probabilities[best]) }),
     element("td", { text: answer.malignancy === null ? "n/a" : percent(answer.malignancy) }),
     element("td", { text: reached.map(({ title }) => title).join(", ") || "–" }),
@@ -226,7 +236,8 @@ export function csvOf(facts, items) {
     return {
       file: name, error: null, model: facts.name, version: facts.version, label: facts.labels[best].code,
       probability: answer.probabilities[best], malignancy: answer.malignancy, ...Object.fromEntries(suspicious),
-      disagreement: answer.disagreement, warnings: answer.flags.join(" "),
+      disagreement: answer.disagreement, label_set: answer.set?.map((label) => facts.labels[label].code).join(" "),
+      abstains: answer.abstains, scope: answer.verdict?.scope, scope_score: answer.verdict?.score, warnings: answer.flags.join(" "),
       ...Object.fromEntries(facts.labels.map(({ code }, i) => [`p_${code}`, answer.probabilities[i]])),
     };
   });

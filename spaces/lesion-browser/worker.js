@@ -3,7 +3,7 @@
 // Takes {id, kind: "load" | "analyse" | "explain", ...} and gives {id, answer} or {id, error}; while it loads, {progress}.
 
 import {
-  averaged, cellsOf, combined, disagreement, indexOfLargest, labelSet, malignancy, onPicture, placement, softmax, verdict,
+  averaged, cellsOf, combined, disagreement, doubt, indexOfLargest, labelSet, malignancy, onPicture, placement, softmax, verdict,
 } from "./model.js";
 import { flagsOf, heatLayer, opened, PictureError, pixelsOf, shrunk } from "./pictures.js";
 
@@ -144,6 +144,8 @@ async function analyse({ file, explain = true }) {
     set: labelSet(facts, probabilities),
     verdict: verdict(facts, outputs),
   };
+  answer.doubt = doubt(facts, answer);
+  answer.abstains = answer.doubt === null ? null : answer.doubt > facts.abstention.limit;
   if (explain) {
     last = { size, outputs, label: indexOfLargest(probabilities) };
     Object.assign(answer, { maps: drawMaps({}), picture });

@@ -25,15 +25,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 from lesion_hub.app import web_runtime, words
-from lesion_hub.app.static_manifest import gate
+from lesion_hub.app.static_manifest import abstention, gate
 from lesion_hub.app.static_page import HEADERS, write_static_page
 from lesion_hub.app.static_server import served_files
-from lesion_hub.config import OperatingPoint
+from lesion_hub.config import Abstention, AnswerRules, OperatingPoint
 from lesion_hub.data.images import load_rgb
 from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.evaluation.label_sets import fit_label_sets
 from lesion_hub.hub.gate_file import GateWeights
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.gate import Gate
@@ -402,6 +404,62 @@ def test_a_set_and_a_verdict_are_shown_where_the_model_has_them(chromium, folder
         visit.see_answer()
         both = ", ".join(full_name(model, label).lower() for label in (first, second))
         assert visit.page.locator("#set").inner_text() == f"One of {both}"
+
+
+def with_rules(model: Predictor) -> Predictor:
+    """The same model with gates, and label sets and abstention as if fitted; it abstains above a doubt of a half."""
+    random = np.random.default_rng(0)
+    chances = softmax(random.normal(size=(300, len(model.labels))), axis=1)
+    sets = fit_label_sets(chances, random.integers(len(model.labels), size=300), [str(i) for i in range(300)], model.space)
+    weights = {"confidence": 1.0, "set_size": 0.5, "disagreement": 0.25, "scope": 0.5}
+    silence = Abstention(weights=weights, limits={"0.1": 0.5}, answered={"0.1": 0.9})
+    rules = AnswerRules(label_sets=sets, abstention=silence)
+    return Predictor(with_gates(model).members, model.combination, POINTS, rules=rules, name=model.name)
+
+
+def test_the_model_keeps_silent_about_the_pictures_that_python_is_silent_about(chromium, model, tmp_path):  # noqa: F811
+    ruled = with_rules(model)
+    (tmp_path / "pictures").mkdir()
+    paths = write_pictures(tmp_path / "pictures")
+    doubts = sorted(one.doubt for one in ruled.predict(paths))
+    middle = max(range(1, len(doubts)), key=lambda i: doubts[i] - doubts[i - 1])  # no limit is nearer to a doubt
+    assert doubts[middle] - doubts[middle - 1] > 0.002
+    limits = {"0.1": (doubts[middle] + doubts[middle - 1]) / 2}
+    silence = ruled.rules.abstention.model_copy(update={"limits": limits})
+    ruled.rules = ruled.rules.model_copy(update={"abstention": silence})
+    write_static_page(ruled, tmp_path / "page", runtime=RUNTIME)
+    with served_files(tmp_path / "page", headers=HEADERS) as url, visiting(chromium, url) as visit:
+        visit.analyse(*paths)
+        visit.page.locator("#csv").wait_for()
+        with visit.page.expect_download() as download:
+            visit.page.locator("#csv").click()
+        rows = {row["file"].lstrip("'"): row for row in csv.DictReader(Path(download.value.path()).read_text().splitlines())}
+        table = visit.page.locator("table").inner_text()
+        answers = dict(zip(paths, ruled.predict(paths, abstain=0.1), strict=True))
+        assert {answer.abstains for answer in answers.values()} == {True, False}
+        for path, seen in answers.items():
+            row = rows[path.name]
+            assert row["abstains"] == str(seen.abstains)
+            assert set(row["label_set"].split()) == set(seen.label_set().labels)
+            assert row["scope"] == seen.scope.verdict
+            assert float(row["scope_score"]) == pytest.approx(seen.scope.score, abs=0.005)
+        assert table.count(words.MODEL_ABSTAINS) == sum(answer.abstains for answer in answers.values())
+        for path in (min(answers, key=lambda one: answers[one].doubt), max(answers, key=lambda one: answers[one].doubt)):
+            visit.load()
+            visit.analyse(path)
+            visit.page.locator("#differential").wait_for(state="attached")
+            shown = visit.page.locator("#abstains").all_text_contents()
+            assert shown == [f"{words.MODEL_ABSTAINS} {words.abstention(0.1)}"] * answers[path].abstains
+
+
+def test_silence_that_goes_by_a_gate_which_the_page_cannot_read_is_not_offered(model):
+    ruled = with_rules(model)
+    assert abstention(ruled, 0.1)["limit"] == 0.5
+    assert abstention(ruled, None) is None and abstention(ruled, 0.03) is None and abstention(model, 0.1) is None
+    (first, *_), tokens = ruled.members, classifier("vit_tiny_patch16_224", size=32)
+    gate_of_tokens = replace(first.gate, weights=GateWeights("features", torch.zeros(2 * 192), 0.0))
+    blind = Predictor.of(tokens, gate=gate_of_tokens, rules=ruled.rules)
+    assert abstention(blind, 0.1) is None
 
 
 def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(opened, good):
