@@ -11,52 +11,35 @@
 # The arguments, and FIRST, SET and RECORDS in the environment, are those of make.sh.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
-data=$1 out=$2/ablation weights=${4:-} records=${RECORDS:-$2/records} here=$(cd "$(dirname "$0")" && pwd)
-export LESION_HUB_REGISTRY=$3:$2/first
-read -ra settings <<<"${SET:-}"
-first() { echo "model.pretrained=ham10000-$1@${FIRST:-v1.0.0}"; }
-imagenet() { [ -z "$weights" ] && echo model.pretrained=true || echo "model.pretrained=$weights/$1.safetensors"; }
+here=$(cd "$(dirname "$0")" && pwd)
+source "$here/steps.sh"
+out=$out/ablation
 
-ham10000=(
-    "data.train={folder: ham10000, layout: ham10000, name: HAM10000, license: cc-by-nc-4.0}"
-    "data.split={kind: manifest, manifest: $here/manifest_ham10000.json}"
-)
-both=("data.split={kind: manifest, manifest: $here/manifest.json}")
-
-train() { # NAME RECIPE SETTING...
-    python -m lesion_hub.training.train --recipe "$2" --data "$data" --out "$out/runs/$1" --set "${@:3}" "${settings[@]}"
+comparison_at_home() { # NAME MODEL OTHER
+    compared "$out/comparison/$1" "$2" "$out/runs/$3" --split val --force
 }
 
-measured() { # PART NAME OPTION...
-    [ -s "$out/$1/$2/metrics.json" ] || lesion-hub evaluate --model "$out/runs/$2" --out "$out/$1/$2" "${@:3}"
+changed() { # NAME START SETTING...
+    train "$out/runs/$1" dermoscopy_mobilenetv2 epochs=3 "$both_split" "${@:2}"
+    on_validation_and_second_source "$out" "$1" "$out/runs/$1"
+    [ "$1" = nothing ] || comparison_at_home "$1" "$out/runs/$1" nothing
 }
 
-on_validation_and_second_source() { # NAME
-    measured validation "$1" --data "$data/ham10000" --split val --force
-    measured second_source "$1" --data "$data/isic2017" --space ham7 --manifest "$here/manifest_isic2017.json"
-}
+train "$out/runs/lite0_without_isic2017" dermoscopy_lite0 "model.pretrained=$(first lite0)" "data.train=$ham10000" "$ham10000_split"
+on_validation_and_second_source "$out" lite0_without_isic2017 "$out/runs/lite0_without_isic2017"
+on_second_source_whole "$out" lite0_without_isic2017 "$out/runs/lite0_without_isic2017"
+comparison_at_home lite0_without_isic2017 dermoscopy-lite0 lite0_without_isic2017
 
-compared() { # NAME MODEL OTHER OPTION...
-    [ -s "$out/comparison/$1/comparison.json" ] ||
-        lesion-hub compare "$2" "$out/runs/$3" --data "$data/ham10000" --out "$out/comparison/$1" "${@:4}"
-}
+changed nothing "model.pretrained=$(first mobilenetv2)"
+changed 144_pixels "model.pretrained=$(first mobilenetv2)" model.image_size=144
+changed weighted_draw "model.pretrained=$(first mobilenetv2)" "sampler={kind: weighted}" "loss={name: cross_entropy}"
+changed colours "model.pretrained=$(first mobilenetv2)" augmentation.{brightness,contrast,saturation}=0.4 augmentation.hue=0.06
+changed no_average "model.pretrained=$(first mobilenetv2)" ema=null
+changed imagenet "$(imagenet mobilenetv2_100)" "ema={decay: 0.995}"
+changed teacher "model.pretrained=$(first mobilenetv2)" "distill={teacher: dermoscopy-lite0@v2.0.0, weight: 0.5, temperature: 2.0}"
 
-changed() { # NAME SETTING...
-    train "$1" dermoscopy_mobilenetv2 epochs=3 "${@:2}"
-    on_validation_and_second_source "$1"
-    [ "$1" = nothing ] || compared "$1" "$out/runs/$1" nothing --split val --force
-}
-
-train lite0_without_isic2017 dermoscopy_lite0 "$(first lite0)" "${ham10000[@]}"
-on_validation_and_second_source lite0_without_isic2017
-measured elsewhere lite0_without_isic2017 --data "$data/isic2017" --split all
-compared lite0_without_isic2017 dermoscopy-lite0 lite0_without_isic2017 --split val --force
-
-changed nothing "$(first mobilenetv2)" "${both[@]}"
-changed 144_pixels "$(first mobilenetv2)" "${both[@]}" model.image_size=144
-
-train plain ham10000_plain "$(imagenet tf_efficientnet_lite0)" "${ham10000[@]}"
-measured test plain --data "$data/ham10000"
-for name in lite0 trio; do compared "plain_$name" "dermoscopy-$name" plain; done
+train "$out/runs/plain" ham10000_plain "$(imagenet tf_efficientnet_lite0)" "data.train=$ham10000" "$ham10000_split"
+measured "$out/test/plain" "$out/runs/plain" --data "$data/ham10000"
+for name in lite0 trio; do compared "$out/comparison/plain_$name" "dermoscopy-$name" "$out/runs/plain"; done
 
 python "$here/records.py" ablation "$out" "$records"

@@ -12,30 +12,21 @@
 # In the environment, if wanted:
 # OUTLIERS  folder of pictures that are no lesions: the gates are fitted on half of their categories, and measured on the others
 # FIRST     published models to start from in place of the first stage: FIRST=v1.2.0 means ham10000-NAME@v1.2.0
-# SET       further --set options for all runs, say SET="compile=false precision=fp32", which are else chosen where a run begins
+# SET       further --set options for all runs, say SET="compile=auto precision=auto", chosen where a run begins by what is faster
 # RECORDS   where the records go from which results.py makes its tables (OUT/records)
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '6,16s/^# \{0,1\}//p' "$0"; exit 2; }
-data=$1 out=$2 registry=$3 weights=${4:-} records=${RECORDS:-$2/records} here=$(cd "$(dirname "$0")" && pwd)
-export LESION_HUB_REGISTRY=$registry:$out/first
+here=$(cd "$(dirname "$0")" && pwd)
+source "$here/steps.sh"
 members=(mobilenetv2 lite0 lite2)
 declare -A backbone=(
     [mobilenetv2]=mobilenetv2_100 [lite0]=tf_efficientnet_lite0 [lite2]=tf_efficientnet_lite2
 )
-read -ra settings <<<"${SET:-}"
 
 version=2.0.0
 notes="Trained on at 192 pixels, on ISIC 2017 beside HAM10000."
 
 published() { [ -d "$registry/$1/v$version" ]; }
-
-train() { # RECIPE START [SETTING...]
-    local recipe=$1 start=()
-    [ -z "$2" ] || start=("model.pretrained=$2")
-    python -m lesion_hub.training.train --recipe "$recipe" --data "$data" --out "$out/$recipe" --set "${start[@]}" "${@:3}" "${settings[@]}"
-}
-
-imagenet() { [ -z "$weights" ] || echo "$weights/${backbone[$1]}.safetensors"; }
 
 together() { # both data sets as one table, which names every image by its path
     [ -s "$out/together/images.csv" ] || python "$here/together.py" "$data" "$out/together"
@@ -66,7 +57,7 @@ finish() { # FOLDER NAME: gate, rules, figures at home and of heat maps, card; t
 if [ -z "${FIRST:-}" ]; then
     FIRST=v1.0.0
     for name in "${members[@]}"; do
-        train "ham10000_$name" "$(imagenet "$name")"
+        train "$out/ham10000_$name" "ham10000_$name" "$(imagenet "${backbone[$name]}")"
         [ -d "$out/first/ham10000-$name/$FIRST" ] || lesion-hub publish "$out/ham10000_$name" "ham10000-$name" --version "$FIRST" \
             --notes "The first stage." --registry "$out/first"
     done
@@ -76,11 +67,10 @@ if [ -z "${FIRST:-}" ]; then
         lesion-hub publish "$out/first-trio" ham10000-trio --version "$FIRST" --notes "The first stage." --registry "$out/first"
     }
 fi
-first() { echo "ham10000-$1@$FIRST"; }
 
 # The second stage.
 for name in "${members[@]}"; do
-    train "dermoscopy_$name" "$(first "$name")" "data.split={kind: manifest, manifest: $here/manifest.json}"
+    train "$out/dermoscopy_$name" "dermoscopy_$name" "model.pretrained=$(first "$name")" "$both_split"
 done
 
 together
@@ -100,24 +90,15 @@ if ! published dermoscopy-trio; then
 fi
 
 # A model for the hurried: a last layer on the features of ImageNet.
-probed=$(imagenet lite0)
-train probe "${probed:-true}" model.backbone=tf_efficientnet_lite0 model.image_size=192 data.space=ham7 \
-    "data.train={folder: ham10000, layout: ham10000, name: HAM10000, license: cc-by-nc-4.0}" \
-    "data.split={kind: manifest, manifest: $here/manifest_ham10000.json}"
+train "$out/probe" probe "$(imagenet "${backbone[lite0]}")" model.backbone="${backbone[lite0]}" model.image_size=192 data.space=ham7 \
+    "data.train=$ham10000" "$ham10000_split"
 
 # Each stage on the validation part; both on the part of ISIC 2017 that none has seen, and the first on all of it; and the
 # ensemble beside what it came from, on the test part.
-measured() { # PART NAME MODEL OPTION...
-    [ -s "$out/$1/$2/metrics.json" ] || lesion-hub evaluate --model "$3" --out "$out/$1/$2" "${@:4}"
-}
 for name in "${members[@]}" trio; do
-    for model in "$(first "$name")" "dermoscopy-$name"; do
-        stage=${model%@*}
-        measured validation "$stage" "$model" --data "$data/ham10000" --split val --force
-        measured second_source "$stage" "$model" --data "$data/isic2017" --space ham7 --manifest "$here/manifest_isic2017.json"
-    done
-    measured elsewhere "ham10000-$name" "$(first "$name")" --data "$data/isic2017" --split all
+    on_validation_and_second_source "$out" "ham10000-$name" "$(first "$name")"
+    on_validation_and_second_source "$out" "dermoscopy-$name" "dermoscopy-$name"
+    on_second_source_whole "$out" "ham10000-$name" "$(first "$name")"
 done
-[ -s "$out/comparison/ham10000-trio/comparison.json" ] ||
-    lesion-hub compare dermoscopy-trio "$(first trio)" --data "$data/ham10000" --out "$out/comparison/ham10000-trio"
+compared "$out/comparison/ham10000-trio" dermoscopy-trio "$(first trio)"
 python "$here/records.py" make "$out" "$records" "$(first trio)"
