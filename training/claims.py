@@ -108,7 +108,10 @@ class Claims:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 last = max(self._attempts(name), default=0)
-                if last and self._living(_claim_file(self.folder, name, last)):
+                lives = self._living(_claim_file(self.folder, name, last)) if last else False
+                if lives is None:  # given up since it was listed: whoever comes counts from 1 again
+                    continue
+                if lives:
                     return None
                 file = _claim_file(self.folder, name, last + 1)
                 with file.open("x", encoding="utf-8") as stream:
@@ -173,15 +176,18 @@ class Claims:
         parts = (path.name.rpartition(".") for path in self.folder.iterdir())
         return [int(attempt) for of, _, attempt in parts if of == name]
 
-    def _living(self, file: Path) -> bool:
-        """Tell whether the owner of a claim lives: on this machine its process, elsewhere because it renewed the claim."""
+    def _living(self, file: Path) -> bool | None:
+        """Tell whether the owner of a claim lives: on this machine its process, elsewhere because it renewed the claim.
+
+        None where the claim is gone.
+        """
         owner = _owner(file)
         try:
             # Both times are the file server's, whose clock need not be ours; opening a file makes NFS ask for its times.
             with file.open("rb") as stream:
                 renewed = os.fstat(stream.fileno()).st_mtime
         except FileNotFoundError:
-            return False
+            return None
         if owner.get("host") == socket.gethostname() and not _process_lives(owner["pid"]):
             return False
         return self._now() - renewed < SILENCE

@@ -32,8 +32,9 @@ from lesion_hub.progress import progress_bar
 from lesion_hub.training.data import read_run_data
 from lesion_hub.training.launch import LaunchOptions, exit_status, make_accelerator, recipe_parser
 from lesion_hub.training.loop import Loop
+from lesion_hub.training.optimisers import set_train_mode
 from lesion_hub.training.recipe import Phase, Recipe
-from lesion_hub.training.recipe_files import load_run_recipe
+from lesion_hub.training.recipe_files import load_trained_recipe
 from lesion_hub.training.reporting import Report, save_figure
 from lesion_hub.training.run import build_feeds, choose_execution
 from lesion_hub.training.run_folder import RunFolder
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "find_lr.py") -> int:
 
 def find_and_print(arguments: argparse.Namespace) -> None:
     """Find the rate; draw the picture, and print the rate and the line that trains with it."""
-    recipe = load_run_recipe(arguments.recipe, arguments.set, "find the rates of its members")
+    recipe = load_trained_recipe(arguments.recipe, arguments.set, "find the rates of its members", "find-lr")
     ramp = validated(RampOptions, {name: getattr(arguments, name) for name in RampOptions.model_fields}, "command line")
     if not ramp.low < ramp.high or ramp.steps < FEWEST:
         raise ConfigError(f"--low must be below --high, and --steps at least {FEWEST}")
@@ -159,6 +160,7 @@ def run_ramp(recipe: Recipe, phase: Phase, ramp: RampOptions, data: Path, cache:
 def ramp_losses(loop: Loop, ramp: RampOptions) -> list[float]:
     """Take optimiser steps under the rising rate until the loss is far above its best; return each step's mean loss."""
     loop.enter_epoch(None)
+    set_train_mode(loop.network, loop.phase)
     loop.schedule = Exponential(ramp.low, ramp.steps, final=ramp.high / ramp.low)
     losses: list[float] = []
     mean, best = 0.0, math.inf

@@ -70,6 +70,14 @@ def load_run_recipe(recipe: str | Path, overrides: Sequence[str], instead: str) 
     return loaded
 
 
+def load_trained_recipe(recipe: str | Path, overrides: Sequence[str], instead: str, what: str) -> Recipe:
+    """Read the recipe of one run as `load_run_recipe` does; a probe's, which has no epochs for ``what``, is refused too."""
+    loaded = load_run_recipe(recipe, overrides, instead)
+    if loaded.probe is not None:
+        raise ConfigError(f"{loaded.name} is a probe, which is solved for in no epochs: {what} is for recipes that train")
+    return loaded
+
+
 def recipe_from(content: Mapping[str, Any], where: str, *, default_name: str = "recipe") -> Recipe | EnsembleRecipe:
     """Make a recipe of plain data; a mistake is one line that starts with ``where``."""
     named = {"name": default_name, **content}

@@ -28,7 +28,7 @@ from lesion_hub.training.data import read_sources
 from lesion_hub.training.device import OutOfMemory, out_of_memory_explained, try_step
 from lesion_hub.training.launch import LaunchOptions, exit_status, launch_options, make_accelerator, run_parser
 from lesion_hub.training.recipe import Recipe
-from lesion_hub.training.recipe_files import load_run_recipe
+from lesion_hub.training.recipe_files import load_trained_recipe
 from lesion_hub.training.run import claim_folder
 from lesion_hub.training.search_report import CSV_NAME, PICTURE_NAME, draw_search, ranking_table, write_csv
 from lesion_hub.training.search_space import Space, read_space
@@ -84,7 +84,7 @@ def read_search(arguments: argparse.Namespace) -> tuple[SearchOptions, Space]:
     """Read recipe and space from the command line, and check every value of the space against the recipe."""
     from lesion_hub.training.study import SearchOptions, points_first
 
-    base = load_run_recipe(arguments.recipe, arguments.set, "search its members")
+    base = load_trained_recipe(arguments.recipe, arguments.set, "search its members", "search")
     space = read_space(base, arguments.space, arguments.vary)
     space.check(arguments.recipe, arguments.set)
     points = len(points_first(space, arguments.sampler))

@@ -66,6 +66,21 @@ def test_of_many_at_once_one_wins(claims: Claims) -> None:
     assert len(won) == 1
 
 
+def test_a_run_that_is_given_up_between_two_looks_goes_to_one_worker(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    owned, living, quicker = claims.take("study"), claims._living, []
+
+    def given_up_meanwhile(file: Path) -> bool | None:
+        if quicker:
+            return living(file)
+        owned.file.unlink()
+        seen = living(file)
+        quicker.append(Claims(claims.folder.parent).take("study"))
+        return seen
+
+    monkeypatch.setattr(claims, "_living", given_up_meanwhile)
+    assert claims.take("study") is None and quicker[0] is not None
+
+
 def test_a_dead_process_leaves_its_run_at_once(claims: Claims) -> None:
     made_by(claims.take("member"), pid=dead_process())
     taken = claims.take("member")

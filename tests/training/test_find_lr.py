@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch.nn import BatchNorm2d
 
 from lesion_hub.errors import ConfigError
 from lesion_hub.training import find_lr, train
-from lesion_hub.training.find_lr import phase_searched, read_ramp
+from lesion_hub.training.find_lr import RampOptions, phase_searched, read_ramp
 from lesion_hub.training.launch import LaunchOptions
 from lesion_hub.training.recipe_files import load_run_recipe
 from lesion_hub.training.schedules import Exponential
@@ -40,6 +42,18 @@ def test_the_key_is_that_of_the_phase_which_takes_the_rate() -> None:
     assert key == "phases.0.lr" and phase.train == "head"
 
 
+def test_frozen_batch_norms_keep_their_statistics_as_in_a_run(options: LaunchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = find_lr.build_classifier
+    monkeypatch.setattr(find_lr, "build_classifier", lambda *given: built.append(build(*given)) or built[0])
+    recipe = load_run_recipe("demo", [*QUICK, "model.backbone=resnet10t", "phases=[{train: head}]"], "")
+    ramp = RampOptions(low=1e-4, high=1e-2, steps=10)
+    with suppress(ConfigError):  # so few steps need show no fall
+        find_lr.run_ramp(recipe, recipe.phases[0], ramp, options.data, options.cache, True)
+    counts = [layer.num_batches_tracked.item() for layer in built[0].network.modules() if isinstance(layer, BatchNorm2d)]
+    assert counts and not any(counts)
+
+
 @pytest.mark.parametrize(
     ("losses", "line"),
     [
@@ -59,6 +73,7 @@ def test_losses_without_a_fall_are_refused(losses: list[float], line: str) -> No
         (["--low", "1", "--high", "0.1"], "--low must be below --high"),
         (["--steps", "3"], "--steps at least 10"),
         (["--low", "-1"], "low"),
+        (["--recipe", "probe"], "is a probe, which is solved for in no epochs: find-lr is for recipes that train"),
     ],
 )
 def test_a_mistake_is_one_line(more: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,12 @@ def test_a_mistake_is_one_line_before_any_trial(
     assert not (options.out / JOURNAL_NAME).exists()
 
 
+def test_a_probe_has_no_epochs_to_search(options: LaunchOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    vary = ["--vary", "loss.label_smoothing=0,0.1"]
+    assert search.main(["--recipe", "probe", "--data", str(options.data), "--out", str(options.out), *vary]) == 1
+    assert "probe is a probe, which is solved for in no epochs: search is for recipes that train" in capsys.readouterr().err
+
+
 def test_without_optuna_the_line_says_what_to_install(
     options: LaunchOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
