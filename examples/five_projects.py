@@ -198,32 +198,32 @@ def run_all(options: argparse.Namespace) -> None:
     done = {entry["recipe"]: entry for entry in json.loads(finished.read_text())} if finished.is_file() else {}
     not_run: dict[str, dict[str, Any]] = {}
     for job in JOBS:
-        if job.recipe in done or (options.only and job.recipe not in options.only):
+        if job.recipe in done:
             continue
-        print(f"== {job.recipe}", flush=True)
         reason = why_not_run(job, options.weights, options.budget)
         if reason is not None:
-            print(f"not run: {reason}")
             not_run[job.recipe] = {"recipe": job.recipe, "project": job.project, "budget": options.budget, "not_run": reason}
             continue
+        if options.only and job.recipe not in options.only:
+            continue
+        print(f"== {job.recipe}", flush=True)
         if job.members:
             commands = [command for command, made in ensemble_commands(job, options.out) if not (made and made.exists())]
         else:
             start = starting_weights(job, options.weights)
             commands = [training_command(job, options.out, start, options.budget)]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # An interrupted run's earlier seconds are kept beside it, so that the sum is that of the whole run.
+        spent_file = options.out / f"{job.recipe}.seconds"
+        earlier, before = float(spent_file.read_text()) if spent_file.is_file() else 0.0, processor_time()
         try:
             for command in commands:
                 run(command)
         except subprocess.CalledProcessError as error:
             print(f"{job.recipe} failed with status {error.returncode}; run again to go on", file=sys.stderr)
             continue
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # An interrupted run's earlier seconds are kept beside it, so that the sum is that of the whole run.
-        spent_file = options.out / f"{job.recipe}.seconds"
-        spent = float(spent_file.read_text()) if spent_file.is_file() else 0.0
-        spent += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        spent_file.write_text(f"{spent:.1f}")
+        finally:
+            spent = earlier + processor_time() - before
+            spent_file.write_text(f"{spent:.1f}")
         done[job.recipe] = result_of(job, options.out, options.weights, options.budget, spent)
         finished.write_text(json.dumps(list(done.values()), indent=1) + "\n")
     entries = {**done, **not_run}
@@ -231,6 +231,12 @@ def run_all(options: argparse.Namespace) -> None:
     missing = [job.recipe for job in JOBS if job.recipe not in entries and not options.only]
     if missing:
         sys.exit(f"not finished: {', '.join(missing)}")
+
+
+def processor_time() -> float:
+    """Return the seconds that the commands so far have computed."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def prepare_data(data: Path, out: Path) -> None:

@@ -146,7 +146,8 @@ def read_run_data(recipe: Recipe, options: LaunchOptions, folder: RunFolder, acc
             draw=draw if name == "train" else None,
         )
         if not len(own):
-            raise DataError(f"the {name} part is empty; raise split.{name}, or give more data")
+            share = "lower data.split.validation and data.split.test" if name == "train" else f"raise data.split.{name}"
+            raise DataError(f"the {name} part is empty; {share}, or give more data")
     for label, count in zip(space.labels, parts["train"].class_counts, strict=True):
         if not count:
             logger.warning("class %r has no training image; the model cannot learn it", label)

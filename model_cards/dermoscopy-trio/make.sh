@@ -62,6 +62,7 @@ if [ -z "${FIRST:-}" ]; then
             --notes "The first stage." --registry "$out/first"
     done
     [ -d "$out/first/ham10000-trio/$FIRST" ] || {
+        rm -rf "$out/first-trio"
         lesion-hub ensemble create "${members[@]/#/ham10000-}" --weights 0.3,0.3,0.4 --out "$out/first-trio"
         lesion-hub calibrate "$out/first-trio" --data "$data/ham10000"
         lesion-hub publish "$out/first-trio" ham10000-trio --version "$FIRST" --notes "The first stage." --registry "$out/first"

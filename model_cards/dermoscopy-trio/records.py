@@ -37,7 +37,7 @@ def trained(log: Path) -> dict[str, float]:
 
 
 def compared(path: Path) -> dict[str, Any]:
-    """Return what a paired comparison found, without the file's list of images."""
+    """Return what a paired comparison found over all images."""
     whole = read_json(path)
     return {key: whole[key] for key in ("first", "second", "images", "groups", "differences", "mcnemar")}
 

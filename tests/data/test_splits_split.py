@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,6 +152,23 @@ def test_leaking_images_can_be_dropped_from_the_earlier_part(tmp_path: Path) -> 
     assert set(manifest.ids) == {"c", "d", "e", "f"} and manifest.leaks == {"dropped": 2}
     manifest.save(tmp_path / "split.json")
     assert load_manifest(tmp_path / "split.json") == manifest
+
+
+def _dataset(images: SplitImages, groups: str) -> Dataset:
+    features = Features(image_id=Value("string"), label=ClassLabel(names=list(HAM7.labels)), group=Value("string"))
+    return Dataset.from_dict({"image_id": images.ids, "label": images.labels, "group": list(groups)}, features)
+
+
+def test_images_that_an_official_split_leaves_out_are_in_no_part_and_the_data_set_is_still_its_own(tmp_path: Path) -> None:
+    images, official = _official()
+    images = replace(images, groups=list("uvwxyz"))
+    del official["f"]
+    manifest = split_images(images, SplitOptions(respect_official=True), official=official)
+    assert manifest.part_of == official and manifest.leaks == {"unassigned": 1}
+    manifest.save(tmp_path / "split.json")
+    assert load_manifest(tmp_path / "split.json", _dataset(images, "uvwxyz")) == manifest
+    with pytest.raises(DataError, match="group u has a and c in two parts"):
+        load_manifest(tmp_path / "split.json", _dataset(images, "uvuxyz"))
 
 
 def test_a_source_without_a_split_says_so() -> None:

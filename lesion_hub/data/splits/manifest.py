@@ -38,7 +38,8 @@ class SplitManifest:
     ``method`` says how it was made; ``space`` and ``classes`` name the label space and its labels; ``parts`` the parts
     (``train``, ``val``, ``test``, or ``fold0`` ...). Image ``ids[i]`` has the class ``labels[i]``, belongs to the unit
     ``units[i]`` (its group united with its near duplicates) and lies in the part ``places[i]``; the three are indices.
-    ``leaks`` counts what the parts share: nothing, except in an official split that is kept as its authors made it.
+    ``leaks`` counts what the parts share: nothing, except in an official split that is kept as its authors made it; and of such
+    a one the images that were ``dropped`` from a part for that, or that it leaves ``unassigned``.
     """
 
     seed: int
@@ -182,11 +183,13 @@ def check_manifest(manifest: SplitManifest, dataset: Dataset, *, name: str = "th
     """
     names = dataset.features["label"].names
     known = dict(zip(manifest.ids, zip(manifest.labels, manifest.places, strict=True), strict=True))
+    left_out = sum(manifest.leaks.get(why, 0) for why in ("dropped", "unassigned"))
+    cut_knowingly = bool(manifest.leaks.keys() - {"unassigned"})
     home: dict[str, tuple[str, int]] = {}
     image_ids, labels, groups_found = (list(dataset[column]) for column in ("image_id", "label", "group"))
     for image_id, label, group in zip(image_ids, labels, groups_found, strict=True):
         if image_id not in known:
-            if manifest.leaks.get("dropped"):
+            if left_out:
                 continue
             raise DataError(f"{name}: image {image_id} of the data set is not in the split; split this data set anew")
         stated, place = known[image_id]
@@ -194,7 +197,7 @@ def check_manifest(manifest: SplitManifest, dataset: Dataset, *, name: str = "th
             was, found = manifest.classes[stated], names[label]
             raise DataError(f"{name}: image {image_id} is {was!r} in the split but {found!r} in the data set; split anew")
         other, elsewhere = home.setdefault(group, (image_id, place))
-        if groups and elsewhere != place and not manifest.leaks:
+        if groups and elsewhere != place and not cut_knowingly:
             raise DataError(f"{name}: group {group} has {other} and {image_id} in two parts; split this data set anew")
     present = set(image_ids)
     missing = next((image_id for image_id in manifest.ids if image_id not in present), None)

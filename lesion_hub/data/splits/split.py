@@ -180,7 +180,8 @@ def _official(
         raise DataError("the source ships no split; leave out --respect-official to make one")
     parts = tuple(part for part in _PARTS if part in set(official.values()))
     places = np.array([parts.index(official[image_id]) if image_id in official else -1 for image_id in images.ids])
-    counts: dict[str, int] = {}
+    unassigned = int((places < 0).sum())
+    counts: dict[str, int] = {"unassigned": unassigned} if unassigned else {}
     if options.drop_leaks:
         # Of what a unit has in several parts only the latest part's images stay.
         latest = np.full(int(units.max()) + 1, -1)
@@ -188,11 +189,11 @@ def _official(
         dropped = (places >= 0) & (places != latest[units])
         places[dropped] = -1
         if dropped.any():
-            counts = {"dropped": int(dropped.sum())}
+            counts |= {"dropped": int(dropped.sum())}
     else:
         leaks = find_leaks(images.ids, [parts[place] if place >= 0 else None for place in places], images.groups, duplicates)
         if leaks:
-            counts = {"groups": len(leaks.groups), "exact": len(leaks.exact), "near": len(leaks.near)}
+            counts |= {"groups": len(leaks.groups), "exact": len(leaks.exact), "near": len(leaks.near)}
             logger.warning("the official split leaks: %s", leaks)
     if not (places >= 0).any():
         raise DataError("no image of the data set is in the official split; check the data set")
