@@ -41,11 +41,18 @@ OFFICIAL_TEST = 600
 
 @dataclass(frozen=True)
 class StandIn:
-    """A data set below OUT/data: its title in the table, and the settings that point a recipe to it at each budget."""
+    """A data set below OUT/data: its title in the table, and the settings that point a recipe to it, at each budget.
+
+    ``whole`` is the title at the full budget where that takes more images.
+    """
 
     title: str
     small: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    whole: str = ""
+
+    def title_at(self, budget: str) -> str:
+        return self.whole if self.whole and budget == "full" else self.title
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,20 @@ _DRAWN = ("data.train.folder=clinical6", "data.train.name=synthetic", "data.trai
 _LESIONS = f"{SUBSET:,} images by whole lesions"
 
 HAM = StandIn("HAM10000")
-HAM_SUBSET = StandIn(f"HAM10000, {_LESIONS}", _SUBSET, _WHOLE)
+HAM_SUBSET = StandIn(f"HAM10000, {_LESIONS}", _SUBSET, _WHOLE, HAM.title)
 ISIC8 = StandIn("HAM10000's part of ISIC 2019, its 8 labels", _PART, _PART)
-ISIC8_SUBSET = StandIn(f"{ISIC8.title}, {_LESIONS}", ("data.train.folder=isic2019_subset", _PART[0]), _PART)
+ISIC8_SUBSET = StandIn(f"{ISIC8.title}, {_LESIONS}", ("data.train.folder=isic2019_subset", _PART[0]), _PART, ISIC8.title)
 ISIC_BINARY = StandIn(
     f"HAM10000 as benign / malignant; test: {OFFICIAL_TEST} training images of ISIC 2017",
     (*_NAMED, *_WHOLE, *_ISIC_TEST),
     (*_NAMED, *_WHOLE, "data.test.part=null"),
+    "HAM10000 as benign / malignant; test: all training images of ISIC 2017",
 )
 MELANOMA = StandIn(
-    f"HAM10000 as benign / malignant, {_LESIONS}", (*_NAMED, *_SUBSET, *_HELD_OUT), (*_NAMED, *_WHOLE, *_HELD_OUT)
+    f"HAM10000 as benign / malignant, {_LESIONS}",
+    (*_NAMED, *_SUBSET, *_HELD_OUT),
+    (*_NAMED, *_WHOLE, *_HELD_OUT),
+    "HAM10000 as benign / malignant",
 )
 CLINICAL6 = StandIn("synthetic pictures, 6 classes", _DRAWN, _DRAWN)
 
@@ -158,7 +169,7 @@ def training_command(job: Job, out: Path, start: str, budget: str) -> list[str]:
     return [*command, "--set", *settings(job, budget, start)]
 
 
-def ensemble_commands(job: Job, out: Path) -> Iterator[tuple[list[str], Path | None]]:
+def ensemble_commands(job: Job, out: Path, budget: str) -> Iterator[tuple[list[str], Path | None]]:
     """Yield the commands that publish the members, combine them and measure the ensemble on their test part, each with the
     path whose existence says that it need not run again."""
     members, registry = job.members or {}, ["--registry", f"{out}/registry"]
@@ -168,9 +179,9 @@ def ensemble_commands(job: Job, out: Path) -> Iterator[tuple[list[str], Path | N
     weights = ",".join(f"{weight:g}" for weight in members.values())
     combined = ["lesion-hub", "ensemble", "create", *members, "--weights", weights, "--out", f"{out}/{job.recipe}"]
     yield [*combined, *registry], out / job.recipe / "ensemble.json"
-    data = ["--data", f"{out}/data/isic2017_subset", "--images", f"{out}/data/isic2017"]
-    if job.data is CLINICAL6:
-        data = ["--data", f"{out}/data/clinical6"]
+    data = ["--data", f"{out}/data/{'clinical6' if job.data is CLINICAL6 else 'isic2017'}"]
+    if job.data is ISIC_BINARY and budget == "small":
+        data = ["--data", f"{out}/data/isic2017_subset", "--images", f"{out}/data/isic2017"]
     measured = ["lesion-hub", "evaluate", "--model", f"{out}/{job.recipe}", *data]
     yield [*measured, "--out", f"{out}/{job.recipe}_evaluation", *registry], None
 
@@ -179,7 +190,7 @@ def shown_command(job: Job, weights: Path | None, budget: str) -> str:
     """Return the command as a reader types it, with the same folder names wherever it ran."""
     out, start = Path("runs/five"), starting_weights(job, weights) if not job.members else ""
     if job.members:
-        return " && ".join(shlex.join(command) for command, _ in ensemble_commands(job, out))
+        return " && ".join(shlex.join(command) for command, _ in ensemble_commands(job, out, budget))
     shown_start = f"weights/{Path(start).name}" if start.endswith(".safetensors") else start
     return shlex.join(training_command(job, out, shown_start, budget))
 
@@ -208,7 +219,9 @@ def run_all(options: argparse.Namespace) -> None:
             continue
         print(f"== {job.recipe}", flush=True)
         if job.members:
-            commands = [command for command, made in ensemble_commands(job, options.out) if not (made and made.exists())]
+            commands = [
+                command for command, made in ensemble_commands(job, options.out, options.budget) if not (made and made.exists())
+            ]
         else:
             start = starting_weights(job, options.weights)
             commands = [training_command(job, options.out, start, options.budget)]
@@ -273,7 +286,7 @@ def result_of(job: Job, out: Path, weights: Path | None, budget: str, seconds: f
     folder = out / (f"{job.recipe}_evaluation" if job.members else job.recipe)
     metrics = json.loads((folder / "metrics.json").read_text())
     facts: dict[str, Any] = {"recipe": job.recipe, "project": job.project, "budget": budget}
-    facts |= {"data": job.data.title, "synthetic": job.data is CLINICAL6}
+    facts |= {"data": job.data.title_at(budget), "synthetic": job.data is CLINICAL6}
     if not job.members:
         recipe = metrics["training"]["recipe"]
         counts = json.loads((folder / "split.json").read_text())["counts"]
