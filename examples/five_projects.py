@@ -219,9 +219,8 @@ def run_all(options: argparse.Namespace) -> None:
             continue
         print(f"== {job.recipe}", flush=True)
         if job.members:
-            commands = [
-                command for command, made in ensemble_commands(job, options.out, options.budget) if not (made and made.exists())
-            ]
+            steps = ensemble_commands(job, options.out, options.budget)
+            commands = [command for command, made in steps if not (made and made.exists())]
         else:
             start = starting_weights(job, options.weights)
             commands = [training_command(job, options.out, start, options.budget)]
