@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from datetime import timezone
 from pathlib import Path
@@ -114,7 +115,7 @@ class RepoUpload:
 def _is_same(data: Path | bytes, entry: RepoFile) -> bool:
     """Tell whether a file of the repo is ours, by git blob id or LFS sha256."""
     if entry.lfs is not None:
-        return isinstance(data, Path) and entry.lfs.sha256 == sha256_of(data)
+        return entry.lfs.sha256 == (hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data))
     return entry.blob_id == git_blob_id(data if isinstance(data, bytes) else data.read_bytes())
 
 

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import GitCommitInfo, HfApi
 
 import lesion_hub
+from lesion_hub.config import ENGINE_VARIABLE
 from lesion_hub.hub import store, upload
 from lesion_hub.hub.versions import changelog_notes
 from tests.hub.publishable import attempt, holds_weights_of, is_one_line, refused
@@ -103,6 +104,17 @@ def test_the_same_again_is_published_already_even_under_a_newer_version(hub, mak
     publish(make_folder(2), repo_id, "1.1.0")
     assert publish(folder, repo_id).already
     assert hub.titles(repo_id) == ["Release v1.1.0", "Release v1.0.0"]
+
+
+def test_a_graph_that_is_made_on_the_way_is_the_same_again_too(hub, make_folder, repo_id, monkeypatch):
+    monkeypatch.delenv(ENGINE_VARIABLE)
+    folder = make_folder()
+    hub.spoil({"match": COMMIT, "lose": True, "times": 1})
+    first = publish(folder, repo_id)
+    again = publish(folder, repo_id)
+    assert "model.onnx" in hub.files(repo_id) and not (folder / "model.onnx").exists()
+    assert (first.already, again.already, again.commit) == (False, True, first.commit)
+    assert hub.titles(repo_id) == ["Release v1.0.0"]
 
 
 @pytest.mark.parametrize("notes", [None, "", "  "])
