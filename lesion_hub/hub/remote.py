@@ -62,8 +62,8 @@ class Hub:
     def publish(self, release: Release, name: str) -> Published:
         """Commit the release on top of main and tag it. Safe to run again after any failure."""
         with one_line_errors(name, f"publishing {release.version}"):
-            with_retries(lambda: self.api.create_repo(name, private=self.private, exist_ok=True))
             upload = ReleaseUpload(self.api, name, release)
+            upload.create_repo(private=self.private)
             commit = upload.commit()
             upload.tag(commit)
         location = f"{self.api.endpoint}/{name}/tree/{release.version}"

@@ -386,11 +386,7 @@ class SpaceUpload(RepoUpload):
         """Create the Space, commit, and ask for hardware; return the commit and whether it is a new one."""
         name = self.repo_id
         with one_line_errors(name, "publishing the Space"):
-            with_retries(
-                lambda: self.api.create_repo(name, repo_type="space", space_sdk=self.kind.sdk, private=private, exist_ok=True)
-            )
-            if private and not with_retries(lambda: self.api.space_info(name)).private:
-                raise StoreError(f"{name}: exists and is public; make it private in its settings, or leave out --private")
+            self.create_repo(private=private, space_sdk=self.kind.sdk)
             before = with_retries(self.history)[0].commit_id
             commit = self.commit()
             if hardware is not None:

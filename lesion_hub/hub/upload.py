@@ -47,6 +47,13 @@ class RepoUpload:
         self.description = description
         self._changes: dict[str, tuple[Content, list[str]]] = {}
 
+    def create_repo(self, *, private: bool, space_sdk: str | None = None) -> None:
+        """Create the repo unless it is there; one that is there and public is refused where ``private`` is asked for."""
+        name, kind = self.repo_id, self.repo_type
+        with_retries(lambda: self.api.create_repo(name, repo_type=kind, space_sdk=space_sdk, private=private, exist_ok=True))
+        if private and not with_retries(lambda: self.api.repo_info(name, repo_type=kind)).private:
+            raise StoreError(f"{name}: exists and is public; make it private in its settings, or leave out --private")
+
     def commit(self) -> str:
         """Return the id of the commit that holds our files: a new one, or the one that holds them already."""
         return with_retries(self._commit_once)

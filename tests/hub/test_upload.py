@@ -117,6 +117,21 @@ def test_a_graph_that_is_made_on_the_way_is_the_same_again_too(hub, make_folder,
     assert hub.titles(repo_id) == ["Release v1.0.0"]
 
 
+def test_private_never_means_a_public_repo(hub, make_folder, repo_id):
+    publish(make_folder(1), repo_id)
+    hub.clear_log()
+    with refused(repo_id, "is public", "--private"):
+        publish(make_folder(2), repo_id, "1.1.0", private=True)
+    assert not [entry for entry in hub.log() if entry["request"].startswith("PUT") or "/commit/" in entry["request"]]
+    assert hub.tags(repo_id) == ["v1.0.0"]
+
+
+def test_a_private_repo_stays_private(hub, make_folder, repo_id):
+    for version in ("1.0.0", "1.1.0"):
+        publish(make_folder(), repo_id, version, private=True)
+    assert HfApi().model_info(repo_id).private
+
+
 @pytest.mark.parametrize("notes", [None, "", "  "])
 def test_notes_are_required_before_anything_is_sent(hub, make_folder, repo_id, notes):
     with refused("notes"):
