@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
+from lesion_hub.config import EnsembleConfig
 from lesion_hub.errors import StoreError, one_line
 from lesion_hub.hub.layout import CARD_NAME, load_config, own_section
 
@@ -122,9 +123,14 @@ def card_licence(folder: Path) -> str | None:
 
 
 def training_licences(folder: Path) -> list[tuple[str, str]]:
-    """List (data set, licence) of every source that the weights were trained on."""
-    training = own_section(load_config(folder)).training
-    return [(source.name, source.license) for source in training.data] if training else []
+    """List (data set, licence) of every source that the weights in ``folder`` were trained on, a bundle's members' too."""
+    config = load_config(folder)
+    sections = [own_section(config)]
+    if isinstance(config, EnsembleConfig) and config.weights_sha256 is not None:
+        from lesion_hub.hub.bundle import bundled_members  # imports torch
+
+        sections += [member.lesion_hub for member in bundled_members(folder)]
+    return [(source.name, source.license) for section in sections if section.training for source in section.training.data]
 
 
 def bare_name(data_set: str) -> str:

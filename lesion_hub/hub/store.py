@@ -11,7 +11,7 @@ from typing import Any
 from lesion_hub.config import MEMBER_REVISION, REGISTRY_NAME, REPO_ID, EnsembleConfig, ModelConfig
 from lesion_hub.errors import LesionHubError, StoreError
 from lesion_hub.files import read_json, require_new_folder
-from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, network_config, own_section, require_own_files
+from lesion_hub.hub.layout import METRICS_NAME, is_model_folder, load_config, own_section, require_own_files
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.measures import rules_in_words
 from lesion_hub.hub.registry import Registries
@@ -89,10 +89,15 @@ def resolve_pinned(name: str, *, registry: str | Path | None = None, token: str 
 
 
 def resolve_members(owner: Resolved, *, registry: str | Path | None = None, token: str | None = None) -> list[Resolved]:
-    """Find the members of an ensemble, first in its own registry, fetching them if need be; a single model has none."""
+    """Find the members whose weights an ensemble needs, first in its own registry, fetching them if need be.
+
+    A single model has none, nor has an ensemble that carries their weights.
+    """
     config = load_config(owner.folder)
-    found = []
-    for member in config.members if isinstance(config, EnsembleConfig) else ():
+    found: list[Resolved] = []
+    if isinstance(config, ModelConfig) or config.weights_sha256 is not None:
+        return found
+    for member in config.members:
         try:
             place = _registries_or_hub(member.name, registry, token)
             if isinstance(place, Registries):
@@ -176,8 +181,7 @@ def pull(
     Without ``to`` it stays in the Hub cache; with it the files are also copied into that new folder.
     """
     found = resolve(name, revision, registry=registry, token=token)
-    if network_config(found.folder) is None:
-        resolve_members(found, registry=registry, token=token)
+    resolve_members(found, registry=registry, token=token)
     if to is None:
         return found
     target = Path(to).expanduser()

@@ -20,6 +20,7 @@ from lesion_hub.hub import store
 from lesion_hub.hub.bundle import write_ensemble
 from lesion_hub.hub.format import write_model
 from lesion_hub.hub.layout import publishable_files
+from lesion_hub.hub.space import plan_space
 from lesion_hub.inference.ensemble import create_ensemble
 from tests.hub.publishable import TRAINING, refused
 from tests.inference.networks import classifier, picture
@@ -116,6 +117,28 @@ def test_it_is_published_whole_and_again_without_its_members_at_hand(registry, t
     }
     copy = store.pull("pair", to=tmp_path / "copy", registry=registry).folder
     assert lesion_hub.from_pretrained(copy, registry=tmp_path / "nowhere").labels == lesion_hub.label_space("ham7").labels
+
+
+def test_its_members_are_not_looked_for_where_it_is_published(registry, tmp_path):
+    folder, elsewhere = make(registry, tmp_path / "pair"), tmp_path / "elsewhere"
+    store.publish(folder, "pair", version="1.0.0", notes="First.", registry=elsewhere)
+    assert len(lesion_hub.from_pretrained("pair", registry=elsewhere).members) == 2
+
+
+def test_it_is_bound_by_the_data_of_its_members(registry, tmp_path):
+    folder = make(registry, tmp_path / "pair")
+    write_ensemble(folder, load_ensemble_config(folder).model_copy(update={"training": None}))
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
+    with refused("mit", "HAM10000"):
+        store.publish(folder, "pair", version="1.0.0", notes="First.", registry=tmp_path / "elsewhere")
+
+
+def test_a_space_carries_its_weights_once(registry, tmp_path):
+    store.publish(make(registry, tmp_path / "duo"), "duo", version="1.0.0", notes="First.", registry=registry)
+    plan_space("org/skin", ["duo"], hardware="cpu-basic", registry=registry).write(tmp_path / "space")
+    carried = tmp_path / "space" / "registry"
+    assert [path.parent.parent.name for path in carried.rglob("*.safetensors")] == ["duo"]
+    assert len(lesion_hub.from_pretrained("duo", registry=carried).members) == 2
 
 
 def test_without_the_option_nothing_new_is_in_the_folder(registry, tmp_path):
