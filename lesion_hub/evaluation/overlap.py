@@ -22,6 +22,7 @@ from lesion_hub.errors import DataError
 from lesion_hub.hub.layout import SPLIT_NAME, load_config
 from lesion_hub.hub.licences import bare_name
 from lesion_hub.hub.store import Resolved, resolve_members
+from lesion_hub.inference.members import member_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -160,12 +161,9 @@ def training_record(name: str, folder: Path) -> TrainingRecord:
 
 def _bundled_records(ensemble: EnsembleConfig, folder: Path) -> list[TrainingRecord]:
     """Read the members' records out of the ensemble's own ``split.json``: one that all share, or each one's by its name."""
-    split = _read_split(folder)
-    own = split.get("members") or {member.name: split for member in ensemble.members}
-    return [
-        TrainingRecord(member.name, own.get(member.name, {}).get("hash"), read_parts(own.get(member.name, {}), str(folder)))
-        for member in ensemble.members
-    ]
+    split, names = _read_split(folder), member_names(ensemble.members)
+    own = split.get("members") or dict.fromkeys(names, split)
+    return [TrainingRecord(name, own.get(name, {}).get("hash"), read_parts(own.get(name, {}), str(folder))) for name in names]
 
 
 def _read_split(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from lesion_hub.evaluation.overlap import (
     sources_of,
     training_records,
 )
-from lesion_hub.hub.store import Resolved
+from lesion_hub.hub.store import Resolved, publish
+from lesion_hub.inference.ensemble import create_ensemble
 from tests.evaluation.conftest import parts_of
 
 
@@ -131,6 +132,19 @@ def test_a_folder_says_which_images_it_was_made_with(make_model, data, manifest)
     (found,) = training_records(Resolved("model", folder, None))
     assert found.split_hash == manifest.hash
     assert found.parts == parts_of(data, manifest)
+
+
+def test_a_bundle_of_two_versions_of_a_model_says_what_each_was_made_with(make_model, registry, data, manifest, tmp_path):
+    second = make_model("a", seed=3)
+    for name, text in {"README.md": "---\nlicense: cc0-1.0\n---\n", "metrics.json": "{}"}.items():
+        (second / name).write_text(text)
+    split = json.loads((second / "split.json").read_text())
+    (second / "split.json").write_text(json.dumps({**split, "hash": "0" * 64}))
+    publish(second, "a", version="2.0.0", notes="Second.", registry=registry)
+    create_ensemble(tmp_path / "both", ["a@v1.0.0", "a@v2.0.0"], weights=[0.5, 0.5], bundle=True, registry=registry)
+    records = training_records(Resolved("both", tmp_path / "both", None))
+    assert [(record.model, record.split_hash) for record in records] == [("a@v1.0.0", manifest.hash), ("a@v2.0.0", "0" * 64)]
+    assert all(record.parts == parts_of(data, manifest) for record in records)
 
 
 def test_a_run_without_a_record_is_known_by_its_manifest(make_model, manifest):
