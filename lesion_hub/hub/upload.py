@@ -103,11 +103,13 @@ class RepoUpload:
                 repo_type=self.repo_type,
                 parent_commit=history[0].commit_id,
             )
-        except ValueError as error:  # the Hub's verdict on the front matter, which huggingface_hub asks for first
-            reason = one_line(error)
-            raise StoreError(f"{self.repo_id}: the Hub refuses README.md ({reason}); mend its front matter") from None
         except Exception as error:
-            if status_of(error) != 412:
+            status = status_of(error)
+            # huggingface_hub asks first what the Hub says to the front matter; an HTTP 400 is a ValueError too.
+            if isinstance(error, ValueError) and status is None:
+                reason = one_line(error)
+                raise StoreError(f"{self.repo_id}: the Hub refuses README.md ({reason}); mend its front matter") from None
+            if status != 412:
                 raise
             found = self.find(self.history())
             if found is None:

@@ -179,6 +179,12 @@ def test_front_matter_that_the_hub_refuses_is_one_line(hub, make_folder, repo_id
     assert hub.tags(repo_id) == []
 
 
+def test_a_bad_request_is_not_reported_as_front_matter_to_mend(hub, make_folder, repo_id):
+    hub.spoil({"match": COMMIT, "status": 400})
+    with refused(repo_id, "the Hub answered 400 while publishing v1.0.0"):
+        publish(make_folder(), repo_id)
+
+
 # ------------------------------------------------------------------------------------------------------ faults on the way
 
 
