@@ -187,6 +187,8 @@ def publish_space(
 
     if static and (folder is not None or hardware is not None or out is not None or sdk != "gradio"):
         raise ConfigError("--static is the packaged page on no hardware; leave out --folder, --hardware, --sdk and --out")
+    if dry_run and out is not None:
+        raise ConfigError("--dry-run writes nothing, and --out a folder; leave one of them out")
     if runtime is not None and not static:
         raise ConfigError("--runtime is for the page that computes in the browser; add --static")
     if engine not in (("auto", "onnx-int8") if static else ("auto",)):

@@ -386,6 +386,12 @@ def test_the_command_writes_the_files_and_sends_nothing(hub, model, space, capsy
         serve.publish_space(space, [model], out=tmp_path / "space", static=True)
 
 
+def test_a_dry_run_into_a_folder_is_refused(space, tmp_path):
+    with refused("--dry-run", "--out"):
+        serve.publish_space(space, ["dermoscopy-lite0"], out=tmp_path / "space", dry_run=True, hardware="cpu-basic")
+    assert not (tmp_path / "space").exists()
+
+
 def test_the_command_prints_one_object_or_one_line(hub, model, space):
     told = object_of("publish-space", space, "--model", model, HF_HUB_OFFLINE="0")
     assert (told["name"], told["models"], told["changed"]) == (space, [model], True)
