@@ -237,7 +237,7 @@ def send_space(
     plan: SpacePlan, *, private: bool = False, hardware: str | None = None, token: str | None = None
 ) -> PublishedSpace:
     """Push a planned Space; ``hardware`` is asked for, None leaves it as it is."""
-    hub = Hub(token, private=private)
+    hub = Hub(token)
     upload = SpaceUpload(hub.api, plan.name, plan.content, plan.models, DOCKER if plan.sdk == "docker" else GRADIO)
     commit, changed = upload.publish(private=private, hardware=SpaceHardware(hardware) if hardware else None)
     return plan.as_published(commit, changed=changed)
@@ -264,7 +264,7 @@ def publish_static_space(
     Safe to run again: the same content makes no commit.
     """
     _require_space_name(name)
-    hub = Hub(token, private=private)
+    hub = Hub(token)
     pins = (parts[0].pin,)
     content: Content = {file: folder / file for file in _files(folder)}
     card = _read_card(folder / CARD_NAME)
