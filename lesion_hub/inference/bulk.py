@@ -52,8 +52,8 @@ class ScoreOptions(Options):
 
     @property
     def rules(self) -> dict[str, Any]:
-        """The options that say how answers are read, as plain values; of the default ones none."""
-        return self.model_dump(include={"coverage", "decide", "prior", "abstain"}, exclude_defaults=True)
+        """The options that say how answers are read, as JSON holds them; of the default ones none."""
+        return self.model_dump(mode="json", include={"coverage", "decide", "prior", "abstain"}, exclude_defaults=True)
 
     @model_validator(mode="after")
     def _batches_fit_shards(self) -> ScoreOptions:
@@ -205,6 +205,7 @@ def _manifest(model: Predictor, source: RowSource, options: ScoreOptions) -> dic
         "weights_sha256": weights_fingerprint(model),
         "labels": list(model.labels),
         "operating_points": {name: point.threshold for name, point in model.operating_points.items()},
+        **({"precision": "int8"} if any(member.eight_bits for member in model.members) else {}),
         **({"gates": gates_fingerprint(model)} if model.gates else {}),
         "data": source.identity,
         "shard_size": options.shard_size,

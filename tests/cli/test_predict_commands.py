@@ -135,6 +135,10 @@ def test_an_8_bit_file_of_a_folder_is_recorded_there(place, tmp_path, monkeypatc
     )
     assert 0 < max(abs(near.probabilities[name] - exact.probabilities[name]) for name in exact.probabilities) < 0.05
     assert near.heat.shape == exact.heat.shape
+    scored = ("score", place / "set", "--source", "ham10000", "--model", folder, "--out", tmp_path / "scores", "--engine")
+    run(*scored, "torch")
+    with pytest.raises(LesionHubError, match="precision differs"):
+        run(*scored, "onnx-int8")
     with pytest.raises(ConfigError, match="without an 8-bit file"):
         from_pretrained(place / "a", engine="onnx-int8")
     with pytest.raises(LesionHubError, match="is published"):

@@ -125,3 +125,11 @@ def test_bulk_scores_have_the_rules_columns_and_other_rules_are_another_run(mode
         assert row["abstains"] == alone.abstains
     with pytest.raises(Exception, match="rules differs"):
         score_in_bulk(model, open_rows(tmp_path / "images"), tmp_path / "scores", ScoreOptions(**options | {"abstain": None}))
+
+
+def test_a_bulk_run_that_decides_by_a_matrix_of_costs_goes_on(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    picture().save(tmp_path / "images" / "0.png")
+    options = ScoreOptions(decide={"cost": (1 - np.eye(7)).tolist()})
+    reports = [score_in_bulk(model, open_rows(tmp_path / "images"), tmp_path / "scores", options) for _ in range(2)]
+    assert [report.scored for report in reports] == [1, 0]
