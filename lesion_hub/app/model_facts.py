@@ -86,7 +86,7 @@ def model_summary(served: ServedModel) -> dict[str, Any]:
     predictor, measured = served.predictor, _measured(served.folder)
     space = predictor.space
     return {
-        "name": served.name,
+        "name": served.key,
         "version": served.version,
         "label_space": space.name,
         "labels": dict(zip(space.labels, space.descriptions, strict=True)),

@@ -130,9 +130,9 @@ def lesion_tab(handlers: Handlers) -> None:
     analysed.then(None, js="() => window.lesionHub.ready()")
     gr.on([method.input, label.input], handlers.explain_again, api_name="explain_again", trigger_mode="always_last", **analysis)
 
-    def choose_model(name: str) -> list[Any]:
+    def choose_model(key: str) -> list[Any]:
         """Return the updates of label, note and patient fields for another model."""
-        served = service.served(name)
+        served = service.served(key)
         shown = gr.update(visible=served.takes_metadata)
         return [gr.Dropdown(choices=_target_choices(served), value=""), _patient_note(served), shown, shown, shown]
 
@@ -185,8 +185,8 @@ TABS: dict[str, Callable[[Handlers], None]] = {
 
 def _model_choice(service: Service, elem_id: str) -> gr.Dropdown:
     return gr.Dropdown(
-        [(served.title, name) for name, served in service.models.items()],
-        value=service.default.name,
+        [(served.title, key) for key, served in service.models.items()],
+        value=service.default.key,
         label="Model",
         filterable=False,
         visible=len(service.models) > 1,

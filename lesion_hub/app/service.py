@@ -39,8 +39,9 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model: its folder holds the card, the metrics and the plots."""
+    """A loaded model: its folder holds the card, the metrics and the plots; callers choose it by its key."""
 
+    key: str
     name: str
     predictor: Predictor
     folder: Path
@@ -112,12 +113,11 @@ class Service:
     def __init__(self, options: AppOptions) -> None:
         self.options = options
         on_gpu = _gpu_decorator()
-        loaded = [_load(name, options) for name in options.models]
-        self.models: Mapping[str, ServedModel] = {served.name: served for served in loaded}
+        self.models: Mapping[str, ServedModel] = _by_key([_load(name, options) for name in options.models])
 
-        # Called with the model's name: ZeroGPU sends the arguments to another process, and the models are there already.
-        def predict(name: str, image: Any, explain: str | None, target: str | None, patient: Patient | None) -> Prediction:
-            served = self.models[name]
+        # Called with the model's key: ZeroGPU sends the arguments to another process, and the models are there already.
+        def predict(key: str, image: Any, explain: str | None, target: str | None, patient: Patient | None) -> Prediction:
+            served = self.models[key]
             return served.predictor.predict(
                 image, explain=explain, target=target, metadata=patient, abstain=served.abstain_for(options.abstain)
             )
@@ -130,13 +130,13 @@ class Service:
     def default(self) -> ServedModel:
         return next(iter(self.models.values()))
 
-    def served(self, name: str | None = None) -> ServedModel:
-        """Find a model by name, the default without one; an unknown name is one line."""
-        if not name:
+    def served(self, key: str | None = None) -> ServedModel:
+        """Find a model by its key, the default without one; an unknown key is one line."""
+        if not key:
             return self.default
-        if name not in self.models:
-            raise ConfigError(f"model {name[:80]!r} is not served here; {nearest(name, self.models)}")
-        return self.models[name]
+        if key not in self.models:
+            raise ConfigError(f"model {key[:80]!r} is not served here; {nearest(key, self.models)}")
+        return self.models[key]
 
     def predict(
         self,
@@ -156,7 +156,7 @@ class Service:
                 raise ConfigError(f"unknown attribution method {method[:80]!r}; {nearest(method, METHODS)}")
             target = target_labels(label[:80], served.predictor.space)[0] if label else None
         with self._turn:
-            prediction = self._predict(served.name, image, method, target, _filled_in(patient))
+            prediction = self._predict(served.key, image, method, target, _filled_in(patient))
         return Answer(served, prediction, served.abstain_for(self.options.abstain))
 
     def predict_batch(
@@ -191,7 +191,18 @@ def _load(name: str, options: AppOptions) -> ServedModel:
         predictor = from_pretrained(bare, revision=own, registry=options.registry, device=device, engine=options.engine)
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
-    return ServedModel(found.display_name, predictor, found.folder)
+    return ServedModel(found.display_name, found.display_name, predictor, found.folder)
+
+
+def _by_key(loaded: list[ServedModel]) -> dict[str, ServedModel]:
+    """Give each model its key, its name or, where several have that, its title; equal titles are one line."""
+    names = [served.name for served in loaded]
+    keyed = [replace(served, key=served.title) if names.count(served.name) > 1 else served for served in loaded]
+    found = {served.key: served for served in keyed}
+    if len(found) < len(keyed):
+        twice = next(served.key for served in keyed if found[served.key] is not served)
+        raise ConfigError(f"two models would be served as {twice!r}; leave one out, or rename its folder")
+    return found
 
 
 def _gpu_decorator() -> Callable[[_Function], _Function]:

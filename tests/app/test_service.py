@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 
@@ -45,6 +46,20 @@ def test_a_model_is_chosen_by_name_and_pinned_by_revision(app_registry):
     assert pinned.predict(PHOTO, model="two").served.title == "two v1.0.0"
     with pytest.raises(ConfigError, match="did you mean 'two'"):
         pinned.predict(PHOTO, model="twoo")
+
+
+def test_models_of_one_name_are_told_apart_or_refused(app_registry, tmp_path):
+    for name, served in (("one", "same"), ("two", "other/same"), ("two", "one/v2.0.0")):
+        shutil.copytree(app_registry / name / "v1.0.0", tmp_path / served)
+    shutil.copytree(app_registry / "one" / "v1.0.0", tmp_path / "one" / "v1.0.0")
+    versions = Service(options_over(tmp_path, models=("one@v1.0.0", "one@v2.0.0")))
+    assert list(versions.models) == ["one v1.0.0", "one v2.0.0"]
+    answers = [versions.predict(PHOTO, model=key) for key in versions.models]
+    assert [answer.to_dict()["version"] for answer in answers] == ["v1.0.0", "v2.0.0"]
+    assert answers[0].prediction.probabilities != answers[1].prediction.probabilities
+    folders = tuple(str(tmp_path / place) for place in ("same", "other/same"))
+    with pytest.raises(ConfigError, match="two models would be served as 'same'"):
+        Service(options_over(app_registry, models=folders))
 
 
 def test_a_folder_is_served_without_a_version(app_registry):
