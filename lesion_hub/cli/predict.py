@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +34,7 @@ from lesion_hub.cli.options import (
 )
 from lesion_hub.cli.output import print_facts, print_json, print_table, say
 from lesion_hub.errors import ConfigError, ImageError
+from lesion_hub.files import write_bytes
 from lesion_hub.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -92,19 +94,21 @@ def predict(
     predictor = _load(model, revision, registry, device, threads, engine)
     options: dict[str, Any] = {"explain": explain, "target": target, "tta": tta, "top": top}
     options |= rule_options(coverage, decide, cost, prior, abstain)
+    overlays = _overlay_files(overlay, images)
     if case:
         whole = predictor.predict_case(images, **options)
-        written = [_write_overlay(overlay, path, one) for path, one in zip(images, whole.images, strict=True)]
+        written = [_write_overlay(file, one) for file, one in zip(overlays, whole.images, strict=True)]
         shown = [{"images": [str(path) for path in images], **whole.to_dict(), "overlays": written}]
         told: dict[str, Any] = {**shown[0], "notice": NOTICE}
     else:
         shown = []
         with progress_bar("predicting") as progress:
-            for path, one in zip(images, predictor.try_each(images, progress=progress, **options), strict=True):
+            answers = predictor.try_each(images, progress=progress, **options)
+            for path, file, one in zip(images, overlays, answers, strict=True):
                 if isinstance(one, ImageError):
                     shown.append({"image": utf8_name(str(path)), "error": str(one)})
                 else:
-                    facts = {"image": utf8_name(str(path)), **one.to_dict(), "overlay": _write_overlay(overlay, path, one)}
+                    facts = {"image": utf8_name(str(path)), **one.to_dict(), "overlay": _write_overlay(file, one)}
                     shown.append(facts)
         told = {"model": predictor.name, "revision": predictor.revision, "notice": NOTICE, "predictions": shown}
     broken = [facts["error"] for facts in shown if "error" in facts]
@@ -144,13 +148,27 @@ def _print_predictions(shown: list[dict[str, Any]]) -> None:
         say(NOTICE, err=True)
 
 
-def _write_overlay(folder: Path | None, image: Path, prediction: Prediction) -> str | None:
+def _overlay_files(folder: Path | None, images: list[Path]) -> list[Path | None]:
+    """Name each image's overlay after its stem, a stem that repeats with a number; without a folder there are none."""
     if folder is None:
+        return [None] * len(images)
+    names: list[str] = []
+    for image in images:
+        name, number = image.stem, 1
+        while name in names:
+            number += 1
+            name = f"{image.stem}_{number}"
+        names.append(name)
+    return [folder / f"{name}_heat.png" for name in names]
+
+
+def _write_overlay(file: Path | None, prediction: Prediction) -> str | None:
+    if file is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{image.stem}_heat.png"
-    prediction.overlay().save(target)
-    return str(target)
+    stream = BytesIO()
+    prediction.overlay().save(stream, "PNG")
+    write_bytes(file, stream.getvalue())
+    return str(file)
 
 
 @takes_data_options

@@ -63,6 +63,19 @@ def test_an_overlay_is_an_image_of_the_same_size(place, tmp_path):
     assert row["explanation"] == {"method": "gradcam", "label": row["label"]}
 
 
+def test_overlays_of_images_of_one_name_are_numbered_and_one_that_cannot_be_written_is_one_line(place, tmp_path):
+    images = [tmp_path / folder / "mole.jpg" for folder in "ab"]
+    for i, image in enumerate(images):
+        image.parent.mkdir()
+        picture(40 + i, 60).save(image)
+    out, model = tmp_path / "out", ("--model", place / "a")
+    said = object_of("predict", *images, *model, "--overlay", out)
+    assert [row["overlay"] for row in said["predictions"]] == [str(out / "mole_heat.png"), str(out / "mole_2_heat.png")]
+    assert [Image.open(row["overlay"]).height for row in said["predictions"]] == [40, 41]
+    with pytest.raises(LesionHubError, match="cannot be written"):
+        run("predict", images[0], *model, "--overlay", images[1])
+
+
 def test_a_case_is_one_answer(place, tmp_path):
     said = object_of(
         "predict", place / "mole0.jpg", place / "mole1.jpg", "--model", place / "a", "--case", "--overlay", tmp_path
