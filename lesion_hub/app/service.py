@@ -52,7 +52,7 @@ class ServedModel:
 
     @property
     def title(self) -> str:
-        return f"{self.name} {self.version}" if self.version else self.name
+        return self.predictor.title
 
     @property
     def card_url(self) -> str | None:
@@ -188,10 +188,11 @@ def _load(name: str, options: AppOptions) -> ServedModel:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = resolve(bare, own, registry=options.registry)
-        predictor = from_pretrained(bare, revision=own, registry=options.registry, device=device, engine=options.engine)
+        loaded = from_pretrained(bare, revision=own, registry=options.registry, device=device, engine=options.engine)
     except LesionHubError as error:
         raise type(error)(f"cannot serve {name}: {error}") from None
-    return ServedModel(found.display_name, found.display_name, predictor, found.folder)
+    predictor = loaded.for_display()
+    return ServedModel(predictor.name, predictor.name, predictor, found.folder)
 
 
 def _by_key(loaded: list[ServedModel]) -> dict[str, ServedModel]:

@@ -30,9 +30,7 @@ from lesion_hub.taxonomy import LabelMap, LabelSpace
 FORMAT_VERSION = 1
 
 
-def manifest(
-    predictor: Predictor, title: str, graphs: Sequence[Mapping[str, Any]], runtime: Mapping[str, Any]
-) -> dict[str, Any]:
+def manifest(predictor: Predictor, graphs: Sequence[Mapping[str, Any]], runtime: Mapping[str, Any]) -> dict[str, Any]:
     """Gather what ``model.json`` holds; ``graphs`` says of each member's file its name, sha256 and bytes."""
     space, how, limits = predictor.space, predictor.combination, AppOptions()
     return {
@@ -40,7 +38,7 @@ def manifest(
         "made_by": f"lesion-hub {__version__}",
         "name": predictor.name,
         "version": predictor.revision,
-        "title": title,
+        "title": predictor.title,
         "labels": _labels(space),
         "targets": _targets(space),
         "malignancy": _malignancy(space),

@@ -84,6 +84,7 @@ def write_static_page(
         progress: called with (members done, members in all).
     """
     require_new_folder(folder)
+    predictor = predictor.for_display()
     place = web_runtime.web_runtime(runtime)
     files: dict[str, bytes] = {f"{RUNTIME}/{name}": (place / name).read_bytes() for name in web_runtime.PINNED}
     graphs: list[dict[str, Any]] = []
@@ -95,12 +96,11 @@ def write_static_page(
         graphs.append({"file": name, "sha256": digest, "bytes": len(data)})
         if progress:
             progress(done + 1, len(predictor.members))
-    shown = f"{predictor.name} {predictor.revision}" if predictor.revision else predictor.name
     shown_pictures = _pictures(examples)
     files |= shown_pictures
     wasm = {"file": _WASM, "sha256": web_runtime.PINNED[web_runtime.WASM], "bytes": len(files[_WASM])}
     runtime_files = {"module": f"{RUNTIME}/{web_runtime.MODULE}", "glue": f"{RUNTIME}/{web_runtime.GLUE}", "wasm": wasm}
-    facts = manifest(predictor, shown, graphs, runtime_files)
+    facts = manifest(predictor, graphs, runtime_files)
     files[MANIFEST_NAME] = json_text(facts).encode()
     source = packaged_page()
     for path in sorted(source.iterdir()):
@@ -111,7 +111,7 @@ def write_static_page(
     for name, content in files.items():
         write_bytes(folder / name, content)
     sizes = [sum(len(content) for name, content in files.items() if name.startswith(part)) for part in (GRAPHS, RUNTIME)]
-    return StaticPage(folder, shown, tuple(sorted(files)), *sizes)
+    return StaticPage(folder, predictor.title, tuple(sorted(files)), *sizes)
 
 
 def publish_static_page(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from lesion_hub.config import AnswerRules, OperatingPoint, Options, ProperShare,
 from lesion_hub.errors import ConfigError, ImageError, StoreError
 from lesion_hub.hub.format import StorageType
 from lesion_hub.hub.release import Published
-from lesion_hub.hub.store import publish
+from lesion_hub.hub.store import Resolved, publish
 from lesion_hub.inference.attribution import (
     METHODS,
     Evidence,
@@ -158,6 +159,20 @@ class Predictor:
     ) -> Predictor:
         """Make a predictor of a single classifier, in torch unless there is an engine with its weights."""
         return cls([Member(name, classifier, engine, gate)], Combination.single(classifier.space), name=name, **options)
+
+    @property
+    def title(self) -> str:
+        """Its name, and its version where it has one."""
+        return f"{self.name} {self.revision}" if self.revision else self.name
+
+    def for_display(self) -> Predictor:
+        """Return the same predictor under the name to show: one of a bare folder is named without the path to it."""
+        if self.folder is None or self.revision is not None:
+            return self
+        shown = Resolved(self.name, self.folder, None).display_name
+        members = [replace(member, name=shown) if member.name == self.name else member for member in self.members]
+        points, rules, folder = self.operating_points, self.rules, self.folder
+        return Predictor(members, self.combination, points, rules=rules, name=shown, folder=folder)
 
     @property
     def space(self) -> LabelSpace:

@@ -11,11 +11,12 @@ import pytest
 
 import lesion_hub
 from lesion_hub.app import service as service_module
+from lesion_hub.app.model_facts import model_summary
 from lesion_hub.app.options import AppOptions
 from lesion_hub.app.service import BatchItem, BatchResults, Service
 from lesion_hub.app.uploads import Upload
 from lesion_hub.errors import ConfigError, ImageError, LesionHubError, TaxonomyError
-from tests.app.models import options_over, photograph
+from tests.app.models import as_json, options_over, photograph
 from tests.data.bad_files import BROKEN
 
 PHOTO = Upload("phone.jpg", photograph())
@@ -66,6 +67,8 @@ def test_a_folder_is_served_without_a_version(app_registry):
     served = Service(options_over(app_registry, models=(str(app_registry / "one" / "v1.0.0"),))).default
     assert served.version is None
     assert served.title == "one v1.0.0"
+    told = as_json([served.predictor.predict(PHOTO.content).to_dict(), model_summary(served)])
+    assert str(app_registry) not in told
 
 
 def test_a_missing_model_is_one_line(app_registry):

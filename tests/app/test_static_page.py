@@ -29,15 +29,16 @@ from scipy.special import softmax
 
 from lesion_hub.app import web_runtime, words
 from lesion_hub.app.static_manifest import abstention, gate
-from lesion_hub.app.static_page import HEADERS, write_static_page
+from lesion_hub.app.static_page import HEADERS, MANIFEST_NAME, write_static_page
 from lesion_hub.app.static_server import served_files
 from lesion_hub.config import Abstention, AnswerRules, OperatingPoint
 from lesion_hub.data.images import load_rgb
 from lesion_hub.data.synthetic import draw_lesion
 from lesion_hub.errors import ConfigError, StoreError
 from lesion_hub.evaluation.label_sets import fit_label_sets
+from lesion_hub.hub.format import write_model
 from lesion_hub.hub.gate_file import GateWeights
-from lesion_hub.inference import Predictor
+from lesion_hub.inference import Predictor, from_pretrained
 from lesion_hub.inference.gate import Gate
 from lesion_hub.inference.members import Combination, Member
 from lesion_hub.models.network_cut import cut
@@ -485,6 +486,15 @@ def test_axe_finds_nothing_serious_and_a_narrow_screen_does_not_scroll_sideways(
                 found[f"{scheme}: {violation['id']}"] = [node["html"][:200] for node in violation["nodes"][:3]]
     assert found == {}
     assert len(colours) == 2, "dark is dark"
+
+
+def test_the_page_of_a_folder_does_not_tell_where_it_lies(folder, tmp_path):
+    write_model(tmp_path / "mine", classifier())
+    page = write_static_page(from_pretrained(tmp_path / "mine", engine="torch"), tmp_path / "page", runtime=RUNTIME)
+    assert page.title == "mine"
+    assert json.loads((page.folder / MANIFEST_NAME).read_text())["name"] == "mine"
+    told = [name.encode() + (page.folder / name).read_bytes() for name in page.files]
+    assert not any(word.encode() in content for content in told for word in (str(tmp_path), tmp_path.name))
 
 
 def test_a_runtime_that_is_not_the_pinned_one_is_refused(tmp_path):
