@@ -340,7 +340,7 @@ def create(
     """
     from lesion_hub.evaluation.ensemble_fit import fit_on_validation
     from lesion_hub.hub.measures import rules_in_words
-    from lesion_hub.inference.ensemble import create_ensemble, pin_member
+    from lesion_hub.inference.ensemble import check_ensemble, create_ensemble, pin_member
     from lesion_hub.taxonomy import label_space
 
     if combine not in ("probabilities", "logits"):
@@ -356,6 +356,7 @@ def create(
     if fit is None:
         fitted, made = None, create_ensemble(out, pinned, weights=shares, combine=mode, space=space, bundle=bundle)
     else:
+        check_ensemble(out.expanduser(), pinned, weights=shares, fit=True, bundle=bundle)
         data = read_data(fit, replace(reading, space=None, allow_missing=True))
         target = label_space(space) if space else None
         with progress_bar("scoring the validation data") as progress:

@@ -234,10 +234,10 @@ def create_ensemble(
     >>> create_ensemble("trio", ["lite0", "lite1", "lite2@v1.2.0"], weights=[0.3, 0.3, 0.4])  # doctest: +SKIP
     """
     folder = Path(out).expanduser()
-    require_new_folder(folder)
-    pinned = _pin_members(members, registry, token)
-    if weights is not None and fit is not None:
-        raise ConfigError("give weights or fit them, not both")
+    pinned = [
+        member if isinstance(member, PinnedModel) else pin_member(member, registry=registry, token=token) for member in members
+    ]
+    check_ensemble(folder, pinned, weights=weights, fit=fit is not None, bundle=bundle)
     if weights is None:
         weights = fit.weights if fit else [1 / len(pinned)] * len(pinned)
     combination = Combination.of(
@@ -260,9 +260,6 @@ def create_ensemble(
         "fitted_on": fit.fitted_on if fit else None,
     }
     config = validated(EnsembleConfig, facts, ENSEMBLE_NAME)
-    if bundle:  # what cannot share one input is found before anything is written
-        shared_input([member.config.pretrained_cfg for member in pinned], len(config.label_names))
-
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS_NAME, {"ensemble_fit": fit.to_dict()} if fit else {})
     write_text(folder / SPLIT_NAME, _common_split(pinned))
@@ -275,18 +272,21 @@ def create_ensemble(
     return config
 
 
-def _pin_members(members: Sequence[str | PinnedModel], registry: str | Path | None, token: str | None) -> list[PinnedModel]:
-    """Pin the members that are given by name; none at all, or one twice, is one line."""
-    pinned = [
-        member if isinstance(member, PinnedModel) else pin_member(member, registry=registry, token=token) for member in members
-    ]
+def check_ensemble(
+    out: Path, pinned: Sequence[PinnedModel], *, weights: Sequence[float] | None, fit: bool, bundle: bool
+) -> None:
+    """Raise one line where these members make no ensemble in ``out``, before they are fitted or anything is written."""
+    require_new_folder(out)
     if not pinned:
         raise ConfigError("an ensemble needs members; name at least one published model")
     names = member_names([member.pin for member in pinned])
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"{twice} is a member twice; name it once and weigh it more with --weights")
-    return pinned
+    if weights is not None and fit:
+        raise ConfigError("give weights or fit them, not both")
+    if bundle:
+        shared_input([member.config.pretrained_cfg for member in pinned], num_classes=1)
 
 
 def _united_training(name: str, pinned: Sequence[PinnedModel]) -> Training | None:

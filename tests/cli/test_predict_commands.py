@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -104,6 +105,24 @@ def test_an_ensemble_is_created_with_weights_or_fitted(place, tmp_path):
     assert "sensitivity_90" in said["predictions"][0]["decisions"]
     with pytest.raises(LesionHubError, match="are no numbers"):
         run("ensemble", "create", "a", "--weights", "half", "--out", tmp_path / "wrong", *registry)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a", "b", "--weights", "0.5,0.5"], "not both"),
+        (["a", "a@v1.0.0"], "a@v1.0.0 is a member twice"),
+        (["a", "b", "--out", "FULL"], "not an empty folder"),
+        (["a", "squashed", "--bundle"], "cannot share one input"),
+    ],
+)
+def test_what_makes_no_ensemble_is_said_before_the_data_to_fit_on_are_read(place, tmp_path, arguments, words):
+    shutil.copytree(place / "registry", tmp_path / "registry")
+    write_model(write_folder(tmp_path / "run"), classifier(crop_mode="squash"), training=TRAINING, temperature=1.0)
+    store.publish(tmp_path / "run", "squashed", version="1.0.0", notes="First.", registry=tmp_path / "registry")
+    places = ("--out", tmp_path / "new", "--registry", tmp_path / "registry", "--fit", tmp_path / "nowhere")
+    with pytest.raises(LesionHubError, match=words):
+        run("ensemble", "create", *places, *(place if argument == "FULL" else argument for argument in arguments))
 
 
 def test_attribution_is_checked_and_recorded(place):
