@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from lesion_hub.app.words import point_title, share
 from lesion_hub.config import EnsembleConfig
 from lesion_hub.data.images import load_rgb
 from lesion_hub.errors import ImageError, LesionHubError
-from lesion_hub.hub.card import PARTS, CardFacts, read_card_facts
+from lesion_hub.hub.card import PARTS, read_card_facts, readable_facts
 from lesion_hub.hub.layout import CARD_NAME, load_config
 from lesion_hub.hub.licences import card_licence
 from lesion_hub.hub.measures import CARD_HEADLINES, interval, rules_in_words, words
@@ -74,8 +74,8 @@ def model_facts(served: ServedModel) -> ModelFacts:
         ],
         card_url=served.card_url,
         members=members,
-        metrics=[(words(name), interval(value)) for name, value in _headlines(measured).items()],
-        measured_on=_measured_on(measured),
+        metrics=measured.in_words,
+        measured_on=measured.data,
         reliability=next((uri for uri in plots if uri), None),
         card=card_html(served.folder),
     )
@@ -96,32 +96,36 @@ def model_summary(served: ServedModel) -> dict[str, Any]:
         "takes_metadata": served.takes_metadata,
         "licence": card_licence(served.folder),
         "card_url": served.card_url,
-        "measured_on": _measured_on(measured) or None,
-        "metrics": {name: dict(value) for name, value in _headlines(measured).items()},
+        "measured_on": measured.data or None,
+        "metrics": measured.headlines,
     }
 
 
-def _measured(folder: Path) -> CardFacts | None:
-    """Read the results in a folder; None where it holds none that can be read."""
+@dataclass(frozen=True)
+class _Measured:
+    """The headline measures that have an interval, in the card's order, by name and in words; and the data they are of."""
+
+    headlines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    in_words: list[tuple[str, str]] = field(default_factory=list)
+    data: str = ""
+
+
+def _measured(folder: Path) -> _Measured:
+    """Read the results in a folder; none where it holds none that can be read."""
     try:
-        return read_card_facts(folder)
+        with readable_facts(folder):
+            facts = read_card_facts(folder)
+            results, intervals = facts.results, facts.results["intervals"]
+            headlines = {name: dict(intervals[name]) for name in CARD_HEADLINES if intervals.get(name)}
+            count, groups = results.get("examples"), results.get("groups_count")
+            size = f", {count} images of {groups} lesions or patients" if count and groups else ""
+            return _Measured(
+                headlines,
+                [(words(name), interval(value)) for name, value in headlines.items()],
+                f"On {facts.data_name}, {facts.part} part{size}.",
+            )
     except LesionHubError:
-        return None
-
-
-def _headlines(measured: CardFacts | None) -> dict[str, Mapping[str, Any]]:
-    """Select the headline measures that have an interval, by name, in the card's order."""
-    intervals = measured.results["intervals"] if measured else {}
-    return {name: intervals[name] for name in CARD_HEADLINES if intervals.get(name)}
-
-
-def _measured_on(measured: CardFacts | None) -> str:
-    """Say which data the results are of."""
-    if measured is None:
-        return ""
-    count, groups = measured.results.get("examples"), measured.results.get("groups_count")
-    size = f", {count} images of {groups} lesions or patients" if count and groups else ""
-    return f"On {measured.data_name}, {measured.part} part{size}."
+        return _Measured()
 
 
 def card_html(folder: Path) -> Markup:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from lesion_hub.app import fragments
 from lesion_hub.app.model_facts import card_html, model_facts, model_summary
@@ -33,3 +38,20 @@ def test_a_model_without_an_evaluation_says_so(service, tmp_path):
         (tmp_path / name).write_text((service.served("aware").folder / name).read_text())
     assert "No evaluation is stored" in fragments.model_html(bare)
     assert model_summary(bare)["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        {"test": {"intervals": {}}, "training": [1]},
+        {"test": {"intervals": [0.7]}},
+        {"test": {"intervals": {"balanced_accuracy": {"value": 0.7}}}},
+        {"test": {"intervals": {"balanced_accuracy": [0.7]}}},
+        {"test": {"intervals": {}, "data": "a set of their own"}},
+    ],
+)
+def test_results_of_another_shape_are_none(service, tmp_path, measured):
+    foreign = replace(service.default, folder=Path(shutil.copytree(service.default.folder, tmp_path / "foreign")))
+    (foreign.folder / "metrics.json").write_text(json.dumps(measured))
+    assert "No evaluation is stored" in fragments.model_html(foreign)
+    assert (model_summary(foreign)["metrics"], model_summary(foreign)["measured_on"]) == ({}, None)
