@@ -13,7 +13,7 @@ rule:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -30,6 +30,7 @@ MOST_PROBABLE = "most_probable"
 BALANCED = "balanced"
 COST = "cost"
 _HOW_TO_FIT = "fit it on validation images with lesion-hub calibrate"
+_SUM_TOLERANCE = 1e-3
 
 
 class CostRule(Options):
@@ -51,9 +52,8 @@ class CostRule(Options):
         size = len(space)
         if isinstance(self.cost, dict):
             costs = 1.0 - np.eye(size)
-            for true, row in self.cost.items():
-                for decided, cost in row.items():
-                    costs[space.index(true), space.index(decided)] = cost
+            for true, row in zip(_places(self.cost, space), self.cost.values(), strict=True):
+                costs[true, _places(row, space)] = list(row.values())
             return costs
         if len(self.cost) != size or any(len(row) != size for row in self.cost):
             raise ConfigError(f"cost is not a matrix of {size} rows and columns, one for each label: {', '.join(space.labels)}")
@@ -89,14 +89,23 @@ def prevalences(prior: Prior, space: LabelSpace, rules: AnswerRules | None) -> P
     if rules is None or rules.decision is None:
         raise ConfigError(f"prior: the mix that the probabilities are calibrated to is not recorded; {_HOW_TO_FIT}")
     wanted = np.full(len(space), np.nan)
-    for label, value in prior.items():
-        wanted[space.index(label)] = value
+    wanted[_places(prior, space)] = list(prior.values())
     named, rest = ~np.isnan(wanted), 1 - float(np.nansum(wanted))
-    if rest < -1e-6 or (named.all() and abs(rest) > 1e-3):
-        raise ConfigError(f"prior: the prevalences sum to {1 - rest:.4g}; they are shares of one whole")
+    if rest < -_SUM_TOLERANCE or (named.all() and rest > _SUM_TOLERANCE):
+        raise ConfigError(f"prior: the prevalences sum to {1 - rest:.6g}; they are shares of one whole")
     shares = np.array([rules.decision.shares[label] for label in space.labels])
     wanted[~named] = max(rest, 0.0) * shares[~named] / max(shares[~named].sum(), 1e-300)
     return wanted
+
+
+def _places(names: Iterable[str], space: LabelSpace) -> list[int]:
+    """Return the place of each label; one that is named twice, by its code and by a synonym, is one line."""
+    places: dict[int, str] = {}
+    for name in names:
+        before = places.setdefault(space.index(name), name)
+        if before != name:
+            raise ConfigError(f"{before!r} and {name!r} name the same label of {space.name!r}; name it once")
+    return list(places)
 
 
 def at_prevalence(probabilities: Probabilities, prior: Prior, space: LabelSpace, rules: AnswerRules | None) -> Probabilities:

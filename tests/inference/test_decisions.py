@@ -68,6 +68,10 @@ def test_reweighting_there_and_back_changes_nothing(seed):
         ({"decide": {"cost": [[0, 1], [1, 0]]}}, "not a matrix of 7 rows"),
         ({"decide": {"cost": {"mel": {"nv": -1}}}}, "predict: decide"),
         ({"prior": {"mel": 0.8, "nv": 0.4}}, "sum to 1.2"),
+        ({"prior": {"mel": 0.8, "nv": 0.20101}}, "sum to 1.00101"),
+        ({"prior": dict.fromkeys(SHARES, 0.14)}, "sum to 0.98"),
+        ({"prior": {"mel": 0.1, "melanoma": 0.2}}, "'mel' and 'melanoma' name the same label"),
+        ({"decide": {"cost": {"mel": {"nv": 5, "nevus": 6}}}}, "'nv' and 'nevus' name the same label"),
         ({"coverage": 0.5}, "coverage 0.5: not fitted; those that are: 0.8, 0.9"),
         ({"abstain": 0.2}, "no threshold was chosen for that error; those that were: 0.05, 0.1"),
     ],
@@ -76,6 +80,13 @@ def test_what_a_model_cannot_do_is_one_line_before_an_image_is_opened(model, opt
     with pytest.raises(ConfigError, match=line) as caught:
         model.predict("no-such-file.jpg", **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("all_named", [True, False])
+@pytest.mark.parametrize("total", [0.9991, 0.9999, 1.0001, 1.0009])
+def test_prevalences_may_be_rounded(total, all_named):
+    prior = {"mel": total} | dict.fromkeys(HAM7.labels[1:] if all_named else (), 0.0)
+    assert decided(CHANCES, "most_probable", HAM7, {}, RULES, prior).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("options", [{"decide": "balanced"}, {"prior": {"mel": 0.1}}, {"abstain": 0.05}, {"coverage": 0.8}])
