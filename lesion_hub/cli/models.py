@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -24,11 +25,11 @@ def models(
     """
     from lesion_hub.hub.registry import Registries
     from lesion_hub.hub.versions import without_revision
-    from lesion_hub.models.zoo import families, list_architectures
+    from lesion_hub.models.zoo import families, list_architectures, name_pattern
 
     without_revision(search, "write lesion-hub info {name}@{revision}, or lesion-hub models {name}")
     places = Registries(registry)
-    homes = {name: places.holding(name)[0] for name in places.names() if search.strip("*") in name}
+    homes = {name: places.holding(name)[0] for name in fnmatch.filter(places.names(), name_pattern(search))}
     published = {name: home.versions(name) for name, home in homes.items()}
     architectures = list_architectures(search)
     if json_:

@@ -114,15 +114,24 @@ class Architecture:
         return asdict(self)
 
 
+def name_pattern(search: str) -> str:
+    """Return the glob that names are matched with: ``search`` if it is one, else whatever contains that word.
+
+    >>> name_pattern("resnet"), name_pattern("resnet?0")
+    ('*resnet*', 'resnet?0')
+    """
+    return search if any(c in search for c in "*?[") else f"*{search}*"
+
+
 def list_architectures(search: str = "*") -> list[Architecture]:
     """List architectures whose name matches a glob, or contains a plain word; our own come first.
 
     >>> [a.name for a in list_architectures("lesion_cnn")]
     ['lesion_cnn_deep', 'lesion_cnn_shallow']
     """
-    pattern = search if any(c in search for c in "*?[") else f"*{search}*"
     found = []
-    names = set(timm.list_models(pattern)) - {networks.lesion_ensemble.__name__}  # made of trained models, never trained
+    made_of_trained_models = {networks.lesion_ensemble.__name__}
+    names = set(timm.list_models(name_pattern(search))) - made_of_trained_models
     for name in sorted(names, key=lambda name: (name not in CUSTOM_ARCHITECTURES, name)):
         cfg = default_cfg_of(name)
         tried = families().get(family_of(name))

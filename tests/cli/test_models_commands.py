@@ -99,6 +99,12 @@ def test_models_lists_registry_and_zoo(registry):
     assert "resnet50" not in text
 
 
+@pytest.mark.parametrize("search", ["ti?y", "t*y", "in"])
+def test_published_models_are_looked_for_as_architectures_are(registry, search):
+    assert set(object_of("models", search, "--registry", registry)["registry"]) == {"tiny"}
+    assert not object_of("models", "?tiny", "--registry", registry)["registry"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
