@@ -28,11 +28,12 @@ from lesion_hub.config import (
 )
 from lesion_hub.errors import StoreError
 from lesion_hub.files import write_bytes, write_text
-from lesion_hub.hub.format import load_strictly, read_weights
+from lesion_hub.hub.format import load_strictly
 from lesion_hub.hub.gate_file import gate_bytes, read_gate
 from lesion_hub.hub.layout import AUTO_MAP, MEMBER_GATES, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.joint import JOINT_ARCHITECTURE, joint_arguments, shared_input
+from lesion_hub.models.zoo import read_weights
 
 
 def write_bundle(folder: Path, ensemble: EnsembleConfig, places: Sequence[Path]) -> EnsembleConfig:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lesion_hub.config import (
@@ -31,7 +30,7 @@ from lesion_hub.files import write_bytes, write_text
 from lesion_hub.hub.layout import AUTO_MAP, MODELING_NAME, WEIGHTS_NAME, modeling_source, verify_weights
 from lesion_hub.models import LesionClassifier
 from lesion_hub.models.last_layers import divide_logits
-from lesion_hub.models.zoo import network_source
+from lesion_hub.models.zoo import network_source, read_weights
 
 StorageType = Literal["float16", "float32"]
 
@@ -132,14 +131,6 @@ def read_model(folder: Path) -> tuple[LesionClassifier, ModelConfig]:
     path = folder / WEIGHTS_NAME
     verify_weights(folder, config)
     return load_strictly(config, read_weights(path), path), config
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; anything else is one line."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: not a safetensors file ({error}); pickles are never loaded, fetch it again") from None
 
 
 def load_strictly(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> LesionClassifier:

@@ -24,7 +24,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, model_entry
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, StoreError, one_line
 from lesion_hub.files import read_json
 from lesion_hub.models import networks
 from lesion_hub.models.arguments import check_arguments
@@ -265,15 +265,20 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ starting weights
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; anything else is one line."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = one_line(error)[:200]
+        raise StoreError(f"{path}: not a safetensors file ({reason}); pickles are never loaded, fetch it again") from None
+
+
 def load_backbone_file(network: nn.Module, path: Path) -> None:
     """Load timm-keyed weights into all of ``network`` but its classifier; a file of another network is refused."""
     if path.suffix != ".safetensors":
         raise ConfigError(f"{path}: starting weights must be a .safetensors file; convert it, pickles are not loaded")
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: not readable as safetensors ({error}); check the path and the download") from None
-    _load_all_but_classifier(network, weights, str(path))
+    _load_all_but_classifier(network, read_weights(path), str(path))
 
 
 def pretrained_from_hub(network: nn.Module, backbone: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lesion_hub.errors import ConfigError, LesionHubError
+from lesion_hub.errors import ConfigError, LesionHubError, StoreError
 from lesion_hub.models import LesionClassifier, list_architectures
 
 
@@ -137,9 +139,13 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
     with pytest.raises(ConfigError, match="not the weights of this backbone"):
         LesionClassifier.create("resnet34", "ham7", pretrained=tmp_path / "resnet18.safetensors")
+    header = json.dumps({"fc.weight": {"dtype": "F32", "shape": [0, 1 << 63], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "shape.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
-    with pytest.raises(ConfigError, match="not readable as safetensors"):
-        LesionClassifier.create("resnet18", "ham7", pretrained=tmp_path / "pickle.safetensors")
+    for name in ("shape", "pickle"):
+        with pytest.raises(StoreError, match="not a safetensors file") as caught:
+            LesionClassifier.create("resnet18", "ham7", pretrained=tmp_path / f"{name}.safetensors")
+        assert len(str(caught.value)) < 500
 
 
 def test_the_zoo_lists_our_own_first_and_searches():
