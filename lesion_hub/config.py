@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, one_line
 from lesion_hub.files import json_text, read_json
 from lesion_hub.taxonomy import LabelSpace, nearest, space_from_labels
 
@@ -374,7 +374,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     """Describe the most telling of pydantic's findings: an unknown key explains a missing one, so it comes first."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
-    path = " ".join(".".join(map(str, first["loc"])).split())[:200]  # keys are anybody's, a line stays one
+    path = one_line(".".join(map(str, first["loc"])))[:200]  # keys are anybody's, a line stays one
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, first["loc"][:-1])
         return f"unknown key {path!r}; {nearest(str(first['loc'][-1]), known)}"

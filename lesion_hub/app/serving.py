@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_hub.app.options import AppOptions
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, one_line
 from lesion_hub.extras import require_extra
 
 if TYPE_CHECKING:
     from lesion_hub.app.page import Page
 
-_DEFAULT_HOST = "127.0.0.1"
+DEFAULT_HOST = "127.0.0.1"
 _CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 _NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -69,17 +69,20 @@ def launch(
         stop_when_terminated()
         leave_a_core()
     page = build(options)
-    name = host or os.environ.get("GRADIO_SERVER_NAME") or _DEFAULT_HOST
+    name = host or os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST
     try:
         page.launch(server_name=name, server_port=port, prevent_thread_lock=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {name}:{port or 'any port'} ({' '.join(str(error).split())}); choose another --port"
-        ) from None
+        raise cannot_listen(name, port, error) from None
     running = Running(page.local_url or "", page)
     if block:
         running.wait()
     return running
+
+
+def cannot_listen(host: str, port: int | None, error: OSError) -> ConfigError:
+    """Word that nothing can be served on a port, or on any of those that are tried."""
+    return ConfigError(f"cannot listen on {host}:{port or 'any port'} ({one_line(error)}); choose another --port")
 
 
 def build(options: AppOptions | None = None) -> Page:

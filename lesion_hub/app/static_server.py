@@ -10,10 +10,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from lesion_hub.app.serving import DEFAULT_HOST, cannot_listen
 from lesion_hub.app.static_page import HEADERS
-from lesion_hub.errors import ConfigError, one_line
 
-DEFAULT_HOST = "127.0.0.1"
 FIRST_PORT, PORTS_TRIED = 7860, 100
 
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".onnx": "application/octet-stream"}
@@ -52,8 +51,8 @@ def file_server(
         try:
             return ThreadingHTTPServer((name, number), handler)
         except OSError as error:
-            reason = one_line(error)
-    raise ConfigError(f"cannot listen on {name}:{port or 'any port'} ({reason}); choose another --port")
+            refused = error
+    raise cannot_listen(name, port, refused)
 
 
 def address(server: ThreadingHTTPServer) -> str:

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from lesion_hub.config import REGISTRY_NAME, REPO_ID, DataSource, EnsembleConfig, ModelConfig, Training
-from lesion_hub.errors import ConfigError, StoreError
+from lesion_hub.errors import ConfigError, StoreError, one_line
 from lesion_hub.files import packaged_folder, read_json, write_text
 from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME, SPLIT_NAME, load_config, network_config, own_section
 from lesion_hub.hub.licences import card_licence, citations, strictest
@@ -229,7 +229,7 @@ def readable_facts(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, UndefinedError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")[:200]
         fix = f"measure with lesion-hub evaluate --model {folder} --record"
         raise ConfigError(f"{folder / METRICS_NAME}: does not hold what a card shows ({reason}); {fix}") from error
 
@@ -271,7 +271,7 @@ def _recipe(folder: Path, measured: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the run's recipe") from None
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); restore the run's recipe") from None
     return loaded if isinstance(loaded, dict) else {}
 
 

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from lesion_hub.config import CONFIG_NAME, ENSEMBLE_NAME
-from lesion_hub.errors import StoreError
+from lesion_hub.errors import StoreError, one_line
 from lesion_hub.files import read_json
 from lesion_hub.hub.card import front_matter, read_card_facts, readable_facts, render_facts
 from lesion_hub.hub.layout import CARD_NAME, METRICS_NAME
@@ -57,7 +57,7 @@ def problems(folder: Path) -> Iterator[str]:
         yield f"cannot be read ({error.strerror})"
         return
     except (ValueError, yaml.YAMLError) as error:
-        yield f"the front matter is not valid ({' '.join(str(error).split())})"
+        yield f"the front matter is not valid ({one_line(error)})"
         return
     index = stated.get("model-index") or [{}]
     name = index[0].get("name") if isinstance(index, list) and isinstance(index[0], dict) else None

@@ -166,7 +166,7 @@ def build_network(architecture: str, num_classes: int, model_args: dict[str, Any
         with nullcontext() if weights is None else _at_most(2 * weights + _SPARE_WEIGHTS):
             return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
     except _BUILD_ERRORS as error:
-        reason = " ".join(f"{model_args}: {error}".split())
+        reason = one_line(f"{model_args}: {error}")
         raise ConfigError(f"{architecture}: cannot be built with {reason[:400]}") from None
 
 

@@ -1,14 +1,17 @@
-"""What is set before torch and Gradio are loaded."""
+"""What is set before torch and Gradio are loaded, and a port that cannot be had."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from lesion_hub.app import serving
+from lesion_hub.app import launch, serving
+from lesion_hub.app.static_server import file_server
+from lesion_hub.errors import ConfigError
 
 PROGRAM = """
 import os
@@ -52,3 +55,13 @@ def test_a_number_that_was_chosen_stays() -> None:
 
 def test_it_is_left_alone_where_torch_has_already_read_it() -> None:
     assert threads(before="import sys; sys.modules['torch'] = sys") == "None"
+
+
+def test_a_port_that_is_taken_is_the_same_line_for_both_pages(app_options, tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = rf"^cannot listen on 127\.0\.0\.1:{port} \([^\n]+\); choose another --port$"
+        with pytest.raises(ConfigError, match=line):
+            launch(app_options, port=port, block=False)
+        with pytest.raises(ConfigError, match=line):
+            file_server(tmp_path, port=port)
