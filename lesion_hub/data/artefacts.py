@@ -133,17 +133,17 @@ def enlarged(grid: Floats, width: int, height: int) -> Floats:
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def grain(width: int, height: int, cells: int, rng: np.random.Generator) -> Floats:
+    """Draw smooth noise in about [-1, 1], (H, W), with ``cells`` bumps along each side."""
+    return enlarged(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), width, height)
+
+
 def _sheet(width: int, height: int) -> Sheet:
     return Sheet(width, height, factor=4 if max(width, height) <= 256 else 2)
 
 
 def _plain(width: int, height: int, colour: NDArray[np.floating]) -> Pixels:
     return np.broadcast_to(np.clip(colour, 0, 255).astype(np.uint8), (height, width, 3)).copy()
-
-
-def _grain(width: int, height: int, cells: int, rng: np.random.Generator) -> Floats:
-    """Draw smooth noise in about [-1, 1], (H, W), with ``cells`` bumps along each side."""
-    return enlarged(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), width, height)
 
 
 HAIR_COLOURS = np.array([[28, 20, 18], [46, 32, 26], [72, 50, 38], [20, 18, 22], [150, 118, 84], [168, 160, 152]], float)
@@ -162,7 +162,7 @@ def _hair(width: int, height: int, severity: int, rng: np.random.Generator) -> L
         bow = np.array([-along[1], along[0]]) * rng.normal(0, 0.3)
         curve = (1 - steps) ** 2 * (middle - along) + 2 * steps * (1 - steps) * (middle + bow) + steps**2 * (middle + along)
         sheet.stroke(curve, max(0.6, side * thickness * rng.uniform(0.6, 1.3)), int(rng.uniform(170, 250)))
-    sheen = 1 + 0.25 * _grain(width, height, 6, rng)[..., None]
+    sheen = 1 + 0.25 * grain(width, height, 6, rng)[..., None]
     return np.clip(colour * sheen, 0, 255).astype(np.uint8), sheet.coverage()
 
 
@@ -215,7 +215,7 @@ def _ink(width: int, height: int, severity: int, rng: np.random.Generator) -> La
         sheet.stroke(
             points + np.array([width, height]) / 2, thickness * (2.0 if style == 2 else 1.0), int(rng.uniform(190, 255))
         )
-    dryness = np.clip(0.75 + 0.5 * _grain(width, height, max(8, side // 6), rng) + 0.3 * _grain(width, height, 7, rng), 0.1, 1)
+    dryness = np.clip(0.75 + 0.5 * grain(width, height, max(8, side // 6), rng) + 0.3 * grain(width, height, 7, rng), 0.1, 1)
     colour = rng.choice(INK_COLOURS) + rng.normal(0, 6, 3)
     return _plain(width, height, colour), (sheet.coverage() * dryness * rng.uniform(0.7, 0.9)).astype(np.float32)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lesion_hub.data.artefacts import ARTEFACTS, Floats, Pixels, Size, add_artefact, enlarged
+from lesion_hub.data.artefacts import ARTEFACTS, Floats, Pixels, Size, add_artefact, grain
 from lesion_hub.data.corruptions import CORRUPTIONS, corrupt
 from lesion_hub.data.synthetic.drawing import draw_skin
 
@@ -136,16 +136,11 @@ def _colours(picture: Pixels, rng: np.random.Generator, count: int) -> NDArray[n
     return np.clip(about + rng.normal(0, spread, (count, 1)) + rng.normal(0, spread / 2, (count, 3)), 0, 255)
 
 
-def _smooth(height: int, width: int, rng: np.random.Generator, cells: int) -> Floats:
-    """Draw smooth noise in about [-1, 1], (H, W), with ``cells`` bumps along each side."""
-    return enlarged(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), width, height)
-
-
 def _clouds(height: int, width: int, rng: np.random.Generator) -> Floats:
     """Draw noise of every scale in [0, 1], (H, W): the finer, the fainter, by how much is drawn too."""
     fall, total = rng.uniform(0.35, 0.95), np.zeros((height, width), np.float32)
     for step in range(int(np.log2(max(4, min(height, width))))):
-        total += np.float32(fall**step) * _smooth(height, width, rng, 2 << step)
+        total += np.float32(fall**step) * grain(width, height, 2 << step, rng)
     low, high = np.quantile(total, (0.02, 0.98))
     return np.clip((total - low) / max(float(high - low), 1e-6), 0, 1)
 
@@ -201,7 +196,7 @@ def _pattern(picture: Pixels, rng: np.random.Generator) -> Pixels:
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), min(height, width) * rng.uniform(0.03, 0.3)
-    bend = rng.uniform(0, 0.25) * period * _smooth(height, width, rng, int(rng.integers(2, 7)))
+    bend = rng.uniform(0, 0.25) * period * grain(width, height, int(rng.integers(2, 7)), rng)
     u = ((np.cos(angle) * x + np.sin(angle) * y) + bend) / period
     v = ((np.cos(angle) * y - np.sin(angle) * x) + bend) / (period * rng.uniform(0.4, 2.5))
     kind = int(rng.integers(5))
@@ -217,7 +212,7 @@ def _pattern(picture: Pixels, rng: np.random.Generator) -> Pixels:
         field = np.where((np.floor(u) + np.floor(v)) % 2 == 0, np.sin(np.pi * u), np.sin(np.pi * v))
     field = 0.5 + 0.5 * np.clip(field * rng.choice([1.0, 4.0]), -1, 1)
     field = np.clip(field + rng.uniform(0, 0.5) * (_clouds(height, width, rng) - 0.5), 0, 1)
-    shade = 1 + 0.3 * _smooth(height, width, rng, 3)[..., None]
+    shade = 1 + 0.3 * grain(width, height, 3, rng)[..., None]
     return np.clip(_between(field, _colours(picture, rng, int(rng.integers(2, 4)))) * shade, 0, 255).astype(np.uint8)
 
 
