@@ -223,14 +223,17 @@ def _rows(scored: Scored, rows: NDArray[np.int64]) -> Scored:
 def _recalibrated_model(
     given: EvaluationInput, scored: Scored, factor: float, how: EvaluateOptions
 ) -> tuple[LesionClassifier, Scored]:
-    """Fold ``factor`` into the model, rounded as it is stored, and score the images with what will be published."""
+    """Fold ``factor`` into the model, rounded as it is stored, and score the images with what will be published.
+
+    Its gate says of them what it said before.
+    """
     classifier, _ = read_model(given.found.folder)
     fold_temperature(classifier, factor)
     classifier.network.load_state_dict(stored_weights(classifier, stored_precision(given.found.folder)))
     predictor = Predictor.of(classifier).to(given.predictor.classifier.device)
     after = score_dataset(predictor, given.dataset, given.data.space, space=scored.space, batch_size=how.batch_size)
     refuse_worse(scored, after)
-    return classifier, after
+    return classifier, replace(after, facts=scored.facts)
 
 
 # ------------------------------------------------------------------------------------------------ numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from lesion_hub.evaluation.scoring import Scored, score_dataset
 from lesion_hub.hub import store
 from lesion_hub.hub.card_check import check_card
 from lesion_hub.hub.format import read_model, write_model
+from lesion_hub.hub.gate_file import GateWeights, write_gate
 from lesion_hub.hub.layout import verify_weights
 from lesion_hub.inference.ensemble import create_ensemble
 from lesion_hub.taxonomy import label_space
@@ -170,6 +172,14 @@ def test_it_is_never_measured_on_the_images_that_it_was_recalibrated_on(done, cl
         recalibrate(done.folder, clinic, out=tmp_path / "again", **QUICK)
     with pytest.raises(DataError, match="was made with some of these images"):
         evaluate(done.folder, samples, out=tmp_path / "out", split="train", **QUICK)
+
+
+def test_the_gate_stays_a_signal_of_doubt(trained, clinic, tmp_path):
+    folder = tmp_path / "gated"
+    shutil.copytree(trained[0], folder)
+    write_gate(folder, GateWeights("logits", torch.linspace(-1, 1, 7), 0.0), refuse_below=0.4, accept_from=0.6)
+    done = recalibrate(folder, clinic, out=tmp_path / "new", **QUICK)
+    assert "scope" in load_model_config(done.folder).lesion_hub.rules.abstention.weights
 
 
 def test_an_ensemble_keeps_its_temperature_and_its_record_in_its_config(trained, clinic, tmp_path):
