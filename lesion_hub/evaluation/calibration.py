@@ -27,7 +27,7 @@ from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
 from lesion_hub.evaluation.overlap import FITTED, choose_images, data_name, fitted_on, training_records
 from lesion_hub.evaluation.predictions import checked_labels, checked_scores
-from lesion_hub.evaluation.rules import fit_rules, measure_rules
+from lesion_hub.evaluation.rules import RULE_RESULTS, fit_rules, measure_rules, without_results
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
 from lesion_hub.files import read_json, write_json, write_text
 from lesion_hub.hub.bundle import write_ensemble
@@ -324,7 +324,7 @@ def _is_calibrated(config: ModelConfig | EnsembleConfig, content: dict[str, Any]
 def _add_rules(
     folder: Path, config: ModelConfig | EnsembleConfig, scored: Scored, content: dict[str, Any], source: str
 ) -> CalibratedRun:
-    """Fit the rules alone: no probability changes, so all that was measured of them stays."""
+    """Fit the rules alone: no probability changes, so all but what was measured of earlier rules stays."""
     rules, points = fit_rules(scored), own_section(config).operating_points
     if isinstance(config, ModelConfig):
         section = config.lesion_hub.model_copy(update={"rules": rules})
@@ -332,6 +332,7 @@ def _add_rules(
     else:
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
         write_ensemble(folder, config.model_copy(update={"rules": rules, "fitted_on": config.fitted_on or record}))
+    content = without_results(content, RULE_RESULTS)
     content["validation"] = {**content.get("validation", {}), **measure_rules(scored, points, rules)}
     write_json(folder / METRICS_NAME, content)
     scored.save(folder / VALIDATION_NAME)

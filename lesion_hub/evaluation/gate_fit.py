@@ -29,6 +29,7 @@ from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import image_digest
 from lesion_hub.errors import ConfigError, DataError, ImageError
 from lesion_hub.evaluation.overlap import choose_rows, data_name, training_record
+from lesion_hub.evaluation.rules import without_results
 from lesion_hub.files import read_json, write_json
 from lesion_hub.hub.card import card_title, write_card
 from lesion_hub.hub.gate_file import GateWeights, write_gate
@@ -281,10 +282,11 @@ def fit_gate_of(
     predictor = from_pretrained(place, device=device, engine=engine)
     fitted = fit_gate(predictor.members[0], training, held_out, foreign, chosen, progress=progress)
     section = {"data": data_name(source), "selection": how, **fitted.section}
-    fitted.write(place)
+    rules = fitted.write(place).lesion_hub.rules
     metrics = read_json(place / METRICS_NAME, missing_ok=True)
     # What was measured of another gate does not describe this one.
-    kept = {name: value for name, value in metrics.items() if name != "gate_check"}
+    stale = {"gate", "abstention"} if rules and rules.abstention and rules.abstention.weights.get("scope") else {"gate"}
+    kept = {name: value for name, value in without_results(metrics, stale).items() if name != "gate_check"}
     write_json(place / METRICS_NAME, {**kept, "gate": section})
     _write_card(place)
     return FittedGate(fitted.weights, fitted.refuse_below, fitted.accept_from, section)

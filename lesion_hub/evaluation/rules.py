@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from lesion_hub.inference.rules import doubts
 from lesion_hub.taxonomy import ABSTAIN, LabelSpace
 
 BIN_TRAITS = ("sex", "age", "site", "skin_tone", "source")
+RULE_RESULTS = ("decisions", "label_sets", "abstention")
+"""What ``judge_rules`` measures of the rules themselves; the verdicts of the ``gate`` do not depend on them."""
 
 
 def fit_rules(scored: Scored, chosen_on: str = "validation") -> AnswerRules:
@@ -133,6 +135,20 @@ def judge_rules(
         judged = judge_abstention(answers.doubt, answers.silent, predicted, labels, groups, space, bins=bins, **sampling)
         found["abstention"] = {"weights": dict(rules.abstention.weights), "chosen_on": rules.abstention.chosen_on, **judged}
     return found
+
+
+def without_results(metrics: Mapping[str, Any], stale: Collection[str]) -> dict[str, Any]:
+    """Drop the ``stale`` results from every part of a metrics.json, from sets measured elsewhere and their figures at home.
+
+    >>> without_results({"test": {"intervals": {}, "gate": {}}, "gate": {"images": 30}}, ["gate"])
+    {'test': {'intervals': {}}, 'gate': {'images': 30}}
+    """
+    measured = not metrics.keys().isdisjoint(("intervals", "decisions"))
+    return {
+        name: without_results(found, stale) if isinstance(found, dict) else found
+        for name, found in metrics.items()
+        if not (measured and name in stale)
+    }
 
 
 def judge_verdicts(

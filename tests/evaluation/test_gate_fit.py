@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lesion_hub.config import load_model_config
+from lesion_hub.config import Abstention, AnswerRules, dump_json, load_model_config
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import gate_fit
 from lesion_hub.evaluation.gate_fit import (
@@ -22,7 +22,7 @@ from lesion_hub.evaluation.gate_fit import (
     record_check,
     scope_auroc,
 )
-from lesion_hub.files import read_json
+from lesion_hub.files import read_json, write_json, write_text
 from lesion_hub.hub.card import render_card, write_card
 from lesion_hub.hub.card_check import check_card
 from lesion_hub.hub.gate_file import GateWeights, carry_gate, read_gate, write_gate
@@ -75,6 +75,22 @@ def test_a_folder_gets_its_gate_its_figures_and_its_card(run, samples, photos):
     assert "| photos | 10 | 0.000 | 0.000 | 1.000 |" in (run / CARD_NAME).read_text()
     check_card(run)
     assert len(inside) == 60 and count_verdicts(inside)["out_of_scope"] < 0.2 and scope_auroc(inside, outside) > 0.95
+
+
+@pytest.mark.parametrize(("weight", "kept"), [(0.0, {"abstention"}), (0.5, set())])
+def test_a_new_gate_leaves_nothing_that_was_measured_of_the_old_one(run, samples, weight, kept):
+    section = load_model_config(run).lesion_hub
+    abstention = Abstention(weights={"confidence": 1.0, "scope": weight}, limits={}, answered={})
+    ruled = section.model_copy(update={"rules": AnswerRules(abstention=abstention)})
+    write_text(run / "config.json", dump_json(load_model_config(run).model_copy(update={"lesion_hub": ruled})))
+    metrics = read_json(run / "metrics.json")
+    measured = {"gate": {}, "abstention": {}}
+    whole = {"intervals": {}, **measured, "home": {"intervals": {}, **measured}}
+    write_json(run / "metrics.json", {**metrics, "validation": {"decisions": {}, **measured}, "all": whole})
+    fit_gate_of(run, samples, images=20, held_out=9)
+    after = read_json(run / "metrics.json")
+    for part in (after["validation"], after["all"], after["all"]["home"]):
+        assert set(measured) & set(part) == kept
 
 
 @pytest.mark.parametrize("records", [True, False])

@@ -18,7 +18,7 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation.abstention import aurc, fit_abstention, judge_abstention, risk_coverage
 from lesion_hub.evaluation.calibration import calibrate_run
 from lesion_hub.evaluation.external import home_figures
-from lesion_hub.evaluation.rules import RuleAnswers, answers_by, fit_rules, measure_rules
+from lesion_hub.evaluation.rules import RULE_RESULTS, RuleAnswers, answers_by, fit_rules, measure_rules
 from lesion_hub.evaluation.run import evaluate, record
 from lesion_hub.evaluation.scoring import Scored
 from lesion_hub.hub.card import write_card
@@ -227,6 +227,17 @@ def test_a_set_measured_elsewhere_stands_in_the_card_beside_home(make_model, sam
     assert "balanced accuracy, by the balanced decision" in card
     (folder / "predictions_test.parquet").unlink()
     assert home_figures(folder, HAM7, [0, 4], HAM7, {}, None, QUICK)["same_labels"] is False
+
+    # Rules that are fitted anew leave the results of the old ones nowhere.
+    calibrate_run(folder, samples, rules_anew=True)
+    content = json.loads((folder / "metrics.json").read_text())
+    far = content["external"]["Far clinic"]
+    assert not any(set(RULE_RESULTS) & set(part) for part in (content["test"], far, far["home"]))
+    assert set(RULE_RESULTS) <= set(content["validation"])
+    write_card(folder)
+    check_card(folder)
+    card = (folder / "README.md").read_text()
+    assert "## Measured elsewhere" in card and "## Label sets" not in card and "by the balanced decision" not in card
 
 
 def test_a_set_measured_elsewhere_needs_a_licence(make_model, other, tmp_path):
