@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,8 +13,16 @@ from numpy.typing import NDArray
 from lesion_hub.config import CONFIG_NAME, EnsembleConfig, dump_json, with_graph
 from lesion_hub.data import undecoded
 from lesion_hub.data.sources import ReadResult
+from lesion_hub.data.splits.manifest import image_digest
 from lesion_hub.errors import ConfigError, DataError
-from lesion_hub.evaluation.overlap import choose_images, choose_rows, data_name, training_records
+from lesion_hub.evaluation.overlap import (
+    NO_IMAGES,
+    TrainingRecord,
+    choose_images,
+    choose_rows,
+    data_name,
+    training_records,
+)
 from lesion_hub.files import read_json, write_json, write_text
 from lesion_hub.hub.layout import GRAPH_NAMES, METRICS_NAME, load_config
 from lesion_hub.hub.store import resolve
@@ -42,18 +51,15 @@ def quantize(
     """Write a model as an 8-bit ONNX file, kept only if it answers as the float model does and faster.
 
     It is judged on the validation part of ``data``: by the model's own split where the data hold it, else by the one that the
-    data bring, else on all of them, of which the model was trained on none. Ranges are measured on the training part, where
-    the data hold that too. ``limits`` are those of `quantize_onnx`: ``sensitivity_loss``, ``agreement`` and so on.
+    data bring, else on all of them, of which the model was trained on none. Ranges are measured on the training images that the
+    data hold. ``limits`` are those of `quantize_onnx`: ``sensitivity_loss``, ``agreement`` and so on.
 
         quantize("dermoscopy-lite0", lesion_hub.data.read("data/ham10000"), "lite0.int8.onnx").kept.gate.agreement
     """
     found = resolve(model, revision, registry=registry, token=token)
     records = training_records(found, registry=registry, token=token)
     chosen, _ = choose_images(found.name, data, records, split="val")
-    try:
-        fitting = None if chosen.whole else choose_rows(data, "train", records).rows
-    except DataError:  # the data hold no training part
-        fitting = None
+    fitting = None if chosen.whole else _training_rows(data, records)
     predictor = from_pretrained(model, revision=revision, registry=registry, token=token)
     target = Path(path).expanduser()
     with TemporaryDirectory() as scratch:
@@ -123,6 +129,20 @@ def card_section(report: QuantizedReport, data: str) -> dict[str, Any]:
         },
         "speedup": dict(report.kept.speedup),
     }
+
+
+def _training_rows(data: ReadResult, records: Sequence[TrainingRecord]) -> NDArray[np.int64] | None:
+    """Find the rows of the training part, or of what the data hold of it; None where they hold no such image."""
+    try:
+        chosen = choose_rows(data, "train", records)
+    except DataError:
+        return None
+    if not chosen.whole:
+        return chosen.rows
+    trained = frozenset.intersection(*(record.parts.get("train", NO_IMAGES).images for record in records))
+    ids = data.dataset["image_id"][:]
+    rows = [row for row in chosen.rows if image_digest(ids[row]) in trained]
+    return np.array(rows) if rows else None
 
 
 def _rows(data: ReadResult, rows: NDArray[np.int64]) -> RowSource:
