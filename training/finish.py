@@ -28,6 +28,7 @@ from lesion_hub.evaluation.calibration import calibration_effect
 from lesion_hub.evaluation.gate_fit import FittedGate, GateOptions, fit_gate
 from lesion_hub.evaluation.intervals import LEAST_GROUPS
 from lesion_hub.evaluation.plots import draw_figures
+from lesion_hub.evaluation.predictions import log_probabilities
 from lesion_hub.evaluation.rules import fit_rules, measure_rules
 from lesion_hub.evaluation.run import save_figures
 from lesion_hub.evaluation.scoring import Scored, score_dataset
@@ -120,9 +121,8 @@ def fold_temperature_in(classifier: LesionClassifier, validation: Scored) -> flo
 
     A handful of validation images may say that none fits; then it stays 1. Of more it is a mistake in the labels.
     """
-    logits = np.log(np.maximum(validation.probabilities, np.finfo(float).tiny))
     try:
-        temperature = calibration.fit_temperature(logits, validation.labels)
+        temperature = calibration.fit_temperature(log_probabilities(validation.probabilities), validation.labels)
     except calibration.NoTemperature as error:
         if len(validation) >= LEAST_GROUPS:
             raise

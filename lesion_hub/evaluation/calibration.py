@@ -26,7 +26,7 @@ from lesion_hub.evaluation.assessment import assess
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap
 from lesion_hub.evaluation.metrics import BINS, PROBABILITY_FLOOR, bin_of
 from lesion_hub.evaluation.overlap import FITTED, choose_images, data_name, fitted_on, training_records
-from lesion_hub.evaluation.predictions import checked_labels, checked_scores
+from lesion_hub.evaluation.predictions import checked_labels, checked_scores, log_probabilities
 from lesion_hub.evaluation.rules import RULE_RESULTS, fit_rules, measure_rules, without_results
 from lesion_hub.evaluation.scoring import Scored, read_scored, score_dataset
 from lesion_hub.files import read_json, write_json, write_text
@@ -198,8 +198,7 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> NDArray[n
     >>> apply_temperature([[0.8, 0.2]], 2.0).round(3).tolist()
     [[0.667, 0.333]]
     """
-    values = np.maximum(np.asarray(probabilities, dtype=np.float64), PROBABILITY_FLOOR)
-    return softmax(np.log(values) / temperature, axis=-1)
+    return softmax(log_probabilities(probabilities) / temperature, axis=-1)
 
 
 def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> ReliabilityBins:
@@ -279,7 +278,7 @@ def calibrate_run(
     scored = _validation_predictions(place, config, data, manifest, registry, engine, progress)
     if calibrated:
         return _add_rules(place, config, scored, content, source)
-    result = fit_calibration(np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR)), scored.labels)
+    result = fit_calibration(log_probabilities(scored.probabilities), scored.labels)
     scored = replace(scored, probabilities=apply_temperature(scored.probabilities, result.temperature))
     given = (scored.probabilities, scored.labels, scored.groups, scored.space)
     points = operating_points.choose_for(scored.predictions)

@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 
 from lesion_hub.config import AnswerRules, BalancedDecision, OperatingPoint
 from lesion_hub.evaluation.intervals import RESAMPLES, bootstrap_statistic, group_numbers
-from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR, Measures
-from lesion_hub.evaluation.predictions import check_predictions
+from lesion_hub.evaluation.metrics import Measures
+from lesion_hub.evaluation.predictions import check_predictions, log_probabilities
 from lesion_hub.evaluation.weighting import Array, Counts
 from lesion_hub.inference.decisions import BALANCED, MOST_PROBABLE, Decide, Prior, decided, decision_name
 from lesion_hub.taxonomy import LabelSpace
@@ -40,7 +40,7 @@ def fit_balanced(
     shares = counts / counts.sum()
     images = np.bincount(predictions.labels, minlength=len(space))
     weights = 1 / images[predictions.labels] / (images > 0).sum()
-    logs = np.log(np.maximum(predictions.probabilities, PROBABILITY_FLOOR))
+    logs = log_probabilities(predictions.probabilities)
     truth = np.arange(len(predictions)), predictions.labels
     losses = [-float(weights @ log_softmax(logs - power * np.log(shares), axis=1)[truth]) for power in POWERS]
     named = dict(zip(space.labels, map(float, shares.round(6)), strict=True))

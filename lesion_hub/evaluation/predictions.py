@@ -83,6 +83,15 @@ def check_predictions(probabilities: ArrayLike, labels: ArrayLike, space: LabelS
     return Predictions(values, truth, space)
 
 
+def log_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Return the logarithm of (..., C) probabilities, which is their logits plus a constant; that of zero is finite.
+
+    >>> log_probabilities([1.0, 0.0]).round().tolist()
+    [0.0, -708.0]
+    """
+    return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny))
+
+
 def checked_scores(scores: ArrayLike, name: str, columns: int | None = None) -> NDArray[np.float64]:
     """Turn ``scores`` into (N, C) float64 without NaN, N >= 1; ``columns`` fixes C.
 

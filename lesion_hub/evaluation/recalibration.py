@@ -37,10 +37,10 @@ from lesion_hub.errors import DataError
 from lesion_hub.evaluation.assessment import LEAST_OF_EACH, assess
 from lesion_hub.evaluation.calibration import apply_temperature, fit_calibration, refuse_worse, stored_precision
 from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES, bootstrap
-from lesion_hub.evaluation.metrics import PROBABILITY_FLOOR
 from lesion_hub.evaluation.operating_points import TARGETS, Metric, choose_for, judge_points, lesions_needed, point_name
 from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_on, training_record
 from lesion_hub.evaluation.plots import draw_figures
+from lesion_hub.evaluation.predictions import log_probabilities
 from lesion_hub.evaluation.rules import RuleAnswers, answers_by, fit_rules, judge_rules
 from lesion_hub.evaluation.run import EvaluateOptions, EvaluationInput, load_input, save_figures, score_input
 from lesion_hub.evaluation.scoring import BATCH, Scored, score_dataset
@@ -143,7 +143,7 @@ def recalibrate(
     targets = {name: (point.metric, point.target) for name, point in stored.items()}
     targets = targets or {point_name(*target): target for target in TARGETS}
     held_out = cross_fit(scored, targets, chosen.seed)
-    factor = fit_calibration(_logits(scored), scored.labels).temperature
+    factor = fit_calibration(log_probabilities(scored.probabilities), scored.labels).temperature
     if isinstance(config, ModelConfig):
         classifier, after = _recalibrated_model(given, scored, factor, how)
     else:
@@ -184,7 +184,7 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
     calls = {name: np.zeros(len(scored), dtype=bool) for name in targets if malignancy is not None}
     for rest, held in splitter.split(probabilities, strata, scored.groups):
         others, own = _rows(scored, rest), _rows(scored, held)
-        temperature = fit_calibration(_logits(others), others.labels).temperature
+        temperature = fit_calibration(log_probabilities(others.probabilities), others.labels).temperature
         points = _points(_tempered(others, temperature), targets, "other lesions")
         own = _tempered(own, temperature)
         probabilities[held] = own.probabilities
@@ -206,10 +206,6 @@ def _points(scored: Scored, targets: Targets, chosen_on: str) -> dict[str, Opera
     """Choose the thresholds of ``targets`` anew, under the names that they have."""
     found = choose_for(scored.predictions, list(dict.fromkeys(targets.values())), chosen_on)
     return {name: found[point_name(*target)] for name, target in targets.items() if point_name(*target) in found}
-
-
-def _logits(scored: Scored) -> NDArray[np.float64]:
-    return np.log(np.maximum(scored.probabilities, PROBABILITY_FLOOR))
 
 
 def _tempered(scored: Scored, temperature: float) -> Scored:

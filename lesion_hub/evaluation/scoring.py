@@ -129,7 +129,7 @@ def score_dataset(
         traits += [measured for _, measured in chunk]
         if progress is not None:
             progress(stop, len(kept))
-    # A row of float32 softmaxes may sum to a little more or less than 1.
+    # The mean of several rows may sum to a little more or less than 1.
     native = probabilities / probabilities.sum(axis=1, keepdims=True)
     mapped = predictor.space.map_to(target).probabilities(native)
     facts = facts.join(pd.DataFrame(traits)).assign(disagreement=pd.Series(disagreement, dtype="float64"))

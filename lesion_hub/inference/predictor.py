@@ -536,7 +536,7 @@ def _forward(member: Member, opened: Sequence[OpenedImage], options: PredictOpti
                     state = member.score_and_features(images, known)[1]
                 log_odds = gate.log_odds(state if reading and state is not None else scores)
             logits.append(scores)
-    rows = [torch.softmax(scores.float(), dim=1).double().cpu().numpy() for scores in logits]
+    rows = [torch.softmax(scores.cpu().double(), dim=1).numpy() for scores in logits]
     return _Forward(np.asarray(rows[0] if len(rows) == 1 else np.mean(rows, axis=0)), log_odds, passes)
 
 

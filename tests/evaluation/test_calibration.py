@@ -22,6 +22,7 @@ from lesion_hub.evaluation import calibration
 from lesion_hub.evaluation.calibration import calibrate_run
 from lesion_hub.evaluation.metrics import bin_of
 from lesion_hub.evaluation.overlap import find_overlap, training_records
+from lesion_hub.evaluation.predictions import log_probabilities
 from lesion_hub.evaluation.scoring import read_scored, score_dataset
 from lesion_hub.hub.layout import load_config, verify_weights
 from lesion_hub.hub.store import Resolved
@@ -86,6 +87,14 @@ def test_logits_that_grew_without_limit_are_calibrated_and_useless_ones_of_that_
     assert calibration.fit_temperature(logits * 60, labels) == pytest.approx(60 * calibration.fit_temperature(logits, labels))
     with pytest.raises(DataError, match="the scores say nothing of the labels"):
         calibration.fit_temperature(logits * 60, np.random.default_rng(0).permutation(labels))
+
+
+def test_the_probabilities_of_very_large_logits_give_the_temperature_that_these_do() -> None:
+    logits, labels = calibrated_logits(6)
+    probabilities, expected = softmax(logits * 30, axis=1), calibration.fit_temperature(logits * 30, labels)
+    assert calibration.fit_temperature(log_probabilities(probabilities), labels) == pytest.approx(expected, rel=1e-3)
+    tempered = calibration.apply_temperature(probabilities, expected)
+    assert tempered == pytest.approx(softmax(logits * 30 / expected, axis=1), abs=1e-6)
 
 
 def test_a_temperature_that_worsens_the_likelihood_is_an_error(make_model, data, manifest) -> None:

@@ -78,6 +78,18 @@ def test_the_mass_of_a_label_that_abstains_is_shared_out_as_evaluation_does(phot
     assert prediction.malignancy > row[0, [0, 2, 3, 7]].sum() + 0.01
 
 
+def test_a_probability_is_told_however_small_it_is():
+    model = classifier()
+    with torch.no_grad():
+        for part in model.last_layer.parameters():
+            part.mul_(1500)
+    predictor = Predictor.of(model)
+    logits = predictor.members[0].score(predictor.members[0].prepare([picture(3)])).double().numpy()[0]
+    assert 150 < np.ptp(logits) < 700  # beyond what float32 can hold
+    found = np.log(list(predictor.predict(picture(3)).probabilities.values()))
+    np.testing.assert_allclose(found - found.max(), logits - logits.max(), atol=1e-6)
+
+
 def test_a_space_without_malignancy_says_none(photo):
     model = classifier(space=lesion_hub.taxonomy.space_from_names(["tinea", "vitiligo"]))
     prediction = Predictor.of(model).predict(photo)
