@@ -16,6 +16,7 @@ from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation.intervals import Interval, bootstrap, bootstrap_statistic, group_numbers
 from lesion_hub.evaluation.predictions import Predictions
+from lesion_hub.evaluation.scoring import patients_of
 from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.predictor import in_chunks
@@ -63,14 +64,14 @@ def stress(
     chosen = dataset.select(rows)
     cases = [_CLEAN, *((name, severity) for name in conditions for severity in severities)]
     found: dict[tuple[str, int], list[Array]] = {case: [] for case in cases}
-    mapping = predictor.space.map_to(space)
+    mapping, patients = predictor.space.map_to(space), patients_of(chosen)
     done = 0
     for chunk in in_chunks(image_sources(chosen), lambda source: np.asarray(load_rgb(source)), _BATCH):
         for case in cases:
             images = chunk
             if case != _CLEAN:
                 images = [corrupt(image, *case, seed + done + i) for i, image in enumerate(chunk)]
-            answers = predictor.predict(images, batch_size=_BATCH)
+            answers = predictor.predict(images, batch_size=_BATCH, metadata=patients[done : done + len(chunk)])
             native = np.array([list(answer.probabilities.values()) for answer in answers])
             found[case].append(mapping.probabilities(native / native.sum(axis=1, keepdims=True)))
         done += len(chunk)

@@ -152,7 +152,7 @@ def evaluate(
         data: folder, table or Hub data set, or what ``lesion_hub.data.read`` returned.
         out: folder for predictions.parquet, metrics.json, report.html and plots/.
         revision, registry, token, device, engine: as for ``from_pretrained``.
-        progress: called with (images done, images in all).
+        progress: called with (images done, images in all), and once more from the start for ``stress``.
         options: fields of ``EvaluateOptions``.
 
     Raises `DataError` where the model was trained on some of the images, unless ``force``; then the report says so.
@@ -169,7 +169,7 @@ def evaluate(
     finest = shared_space(given.predictor.space, source.space)
     native = score_input(given, given.dataset, finest, chosen, progress)
     scored = native if chosen.as_space is None else in_space(native, shared_space(finest, finest, chosen.as_space))
-    section = describe_evaluation(given, native, scored, chosen)
+    section = describe_evaluation(given, native, scored, chosen, progress)
     if chosen.external is not None:
         about = ExternalSet.of(chosen.external, source, chosen.licence, chosen.origin, chosen.note)
         predictor, sampling = given.predictor, {"resamples": chosen.resamples, "seed": chosen.seed}
@@ -233,7 +233,9 @@ def score_input(
     )
 
 
-def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions) -> dict[str, Any]:
+def describe_evaluation(
+    given: EvaluationInput, native: Scored, scored: Scored, options: EvaluateOptions, progress: Progress | None = None
+) -> dict[str, Any]:
     """Compute all numbers of the evaluation, as plain JSON values."""
     predictor = given.predictor
     own = own_section(load_config(given.found.folder))
@@ -258,7 +260,8 @@ def describe_evaluation(given: EvaluationInput, native: Scored, scored: Scored, 
             native.probabilities, native.labels, native.groups, native.space, temperature, **sampling
         )
     if options.stress:
-        stressed = robustness.stress(predictor, given.dataset, given.data.space, scored.space, seed=options.seed)
+        spaces = given.data.space, scored.space
+        stressed = robustness.stress(predictor, given.dataset, *spaces, seed=options.seed, progress=progress)
         section["robustness"] = robustness.summarise_robustness(stressed, points, options.seed)
     return section
 

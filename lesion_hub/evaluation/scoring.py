@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -111,10 +111,7 @@ def score_dataset(
         raise DataError(f"no image has a label in {target.name!r}; evaluate in another label space")
     chosen = dataset.select(kept) if len(kept) < len(labels) else dataset
     facts = pd.DataFrame({name: chosen[name][:] for name in FACTS})
-    patients = [
-        {str(name): None if pd.isna(value) else value for name, value in row.items()}
-        for row in facts[["age", "sex", "site"]].to_dict("records")
-    ]
+    patients = patients_of(chosen)
     probabilities = np.empty((len(kept), len(predictor.space)))
     disagreement: list[float | None] = []
     scopes: list[Scope | None] = []
@@ -137,6 +134,12 @@ def score_dataset(
         judged = [scope for scope in scopes if scope is not None]
         facts = facts.assign(scope=[one.verdict for one in judged], scope_score=[one.score for one in judged])
     return Scored(mapped, labels[kept], target, facts, native=None if predictor.space == target else native)
+
+
+def patients_of(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return age, sex and site of every image, as ``predict`` takes them; None where they are not known."""
+    facts = pd.DataFrame({name: dataset[name][:] for name in ("age", "sex", "site")})
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in facts.to_dict("records")]
 
 
 def _open_and_measure(source: ImageSource) -> tuple[Image.Image, ImageTraits]:

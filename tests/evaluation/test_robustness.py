@@ -18,7 +18,10 @@ from lesion_hub.errors import ConfigError
 from lesion_hub.evaluation.plots import robustness_plot
 from lesion_hub.evaluation.predictions import Predictions
 from lesion_hub.evaluation.robustness import Stressed, evenly_drawn, mean_intervals, result_rows, stress, summarise_robustness
+from lesion_hub.evaluation.scoring import score_dataset
+from lesion_hub.inference import Predictor
 from lesion_hub.taxonomy import label_space
+from tests.inference.networks import classifier
 
 BINARY = label_space("binary")
 POINT = {"sensitivity_90": OperatingPoint(threshold=0.5, metric="sensitivity", target=0.9)}
@@ -69,6 +72,14 @@ def test_every_condition_is_scored_on_the_same_images(make_model, data):
         assert np.array_equal(worse.labels, found.clean.labels)
         assert not np.allclose(worse.probabilities, found.clean.probabilities)
         assert np.array_equal(worse.probabilities, again.worse[case].probabilities)
+
+
+def test_a_model_that_knows_the_patient_is_told_of_them(data):
+    predictor, few = Predictor.of(classifier("resnet10t", metadata=True)), data.dataset.select(range(6))
+    found = stress(predictor, few, data.space, data.space, conditions=("hair",), severities=(1,))
+    scored = score_dataset(predictor, few, data.space)
+    assert not scored.facts[["age", "sex", "site"]].isna().all(axis=None)
+    np.testing.assert_allclose(found.clean.probabilities, scored.probabilities, atol=1e-6)
 
 
 def test_an_unknown_condition_is_one_line(data):

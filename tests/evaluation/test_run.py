@@ -77,6 +77,13 @@ def test_a_planted_near_duplicate_is_refused_when_asked_for(make_model, data, ma
         evaluate(model, other, out=tmp_path / "asked", split="all", **options, **QUICK)
 
 
+def test_robustness_shows_how_far_it_is(make_model, samples, tmp_path):
+    told = []
+    done = evaluate(make_model(), samples, out=tmp_path / "out", stress=True, progress=lambda *done: told.append(done), **QUICK)
+    images = done.section["robustness"]["images"]
+    assert told.count((images, images)) == 2 and told[-2] == (16, images)
+
+
 def test_a_forced_evaluation_says_so_in_red(make_model, samples, tmp_path):
     done = evaluate(make_model(), samples, out=tmp_path / "out", split="train", force=True, **QUICK)
     assert done.section["overlap"]["forced"] and done.section["overlap"]["images"] > 0
