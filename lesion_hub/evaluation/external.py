@@ -8,7 +8,7 @@ training run and ``evaluate --record`` leave them in the model's folder.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,7 @@ def home_figures(
     native = read_scored(kept, model)
     scored = native if native.space == space else in_space(native, space)
     rows = np.flatnonzero(np.isin(scored.labels, present))
-    chosen = replace(
-        scored, probabilities=scored.probabilities[rows], labels=scored.labels[rows], facts=scored.facts.iloc[rows]
-    )
+    chosen = scored.select(rows)
     fitting = points_that_fit(points, model, space)
     found = assess(chosen.probabilities, chosen.labels, chosen.groups, space, points=fitting, **sampling)
     answers = answers_by(native.probabilities[rows], model, fitting, rules, chosen)

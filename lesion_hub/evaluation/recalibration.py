@@ -183,7 +183,7 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
     probabilities = np.empty_like(scored.probabilities)
     calls = {name: np.zeros(len(scored), dtype=bool) for name in targets if malignancy is not None}
     for rest, held in splitter.split(probabilities, strata, scored.groups):
-        others, own = _rows(scored, rest), _rows(scored, held)
+        others, own = scored.select(rest), scored.select(held)
         temperature = fit_calibration(log_probabilities(others.probabilities), others.labels).temperature
         points = _points(_tempered(others, temperature), targets, "other lesions")
         own = _tempered(own, temperature)
@@ -210,10 +210,6 @@ def _points(scored: Scored, targets: Targets, chosen_on: str) -> dict[str, Opera
 
 def _tempered(scored: Scored, temperature: float) -> Scored:
     return replace(scored, probabilities=apply_temperature(scored.probabilities, temperature))
-
-
-def _rows(scored: Scored, rows: NDArray[np.int64]) -> Scored:
-    return Scored(scored.probabilities[rows], scored.labels[rows], scored.space, scored.facts.iloc[rows])
 
 
 def _recalibrated_model(

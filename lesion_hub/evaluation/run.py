@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from lesion_hub.config import Options, validated
 from lesion_hub.data.sources import ReadResult, read
-from lesion_hub.errors import ConfigError
+from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import robustness
 from lesion_hub.evaluation.assessment import assess, points_that_fit
 from lesion_hub.evaluation.calibration import calibration_effect
@@ -28,7 +29,7 @@ from lesion_hub.hub.store import Resolved, resolve
 from lesion_hub.inference import Predictor, from_pretrained
 from lesion_hub.inference.decisions import MOST_PROBABLE, Decide, Prior, check_decision
 from lesion_hub.progress import Progress
-from lesion_hub.taxonomy import LABEL_SPACES, LabelSpace, nearest
+from lesion_hub.taxonomy import ABSTAIN, LABEL_SPACES, LabelSpace, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -169,6 +170,10 @@ def evaluate(
     finest = shared_space(given.predictor.space, source.space)
     native = score_input(given, given.dataset, finest, chosen, progress)
     scored = native if chosen.as_space is None else in_space(native, shared_space(finest, finest, chosen.as_space))
+    kept = np.flatnonzero(scored.labels != ABSTAIN)
+    if not len(kept):
+        raise DataError(f"no image has a label in {scored.space.name!r}; evaluate in another label space")
+    native, scored = native.select(kept), scored.select(kept)
     section = describe_evaluation(given, native, scored, chosen, progress)
     if chosen.external is not None:
         about = ExternalSet.of(chosen.external, source, chosen.licence, chosen.origin, chosen.note)

@@ -75,6 +75,11 @@ class Scored:
         """Return the probabilities and labels as checked ``Predictions``."""
         return check_predictions(self.probabilities, self.labels, self.space)
 
+    def select(self, rows: NDArray[np.int64]) -> Scored:
+        """Return the (M,) ``rows`` alone."""
+        native = None if self.native is None else self.native[rows]
+        return Scored(self.probabilities[rows], self.labels[rows], self.space, self.facts.iloc[rows], native)
+
     def table(self) -> pd.DataFrame:
         """Return a row per image: its facts, the true and the predicted label, and a column ``p_<label>`` for each label."""
         names = np.array(self.space.labels, dtype=object)
@@ -148,7 +153,7 @@ def _open_and_measure(source: ImageSource) -> tuple[Image.Image, ImageTraits]:
 
 
 def in_space(scored: Scored, space: LabelSpace) -> Scored:
-    """Map probabilities and labels of the same images to a coarser space."""
+    """Map probabilities and labels of the same images to a coarser space; a label that is unknown in it becomes ``ABSTAIN``."""
     mapping = scored.space.map_to(space)
     return replace(
         scored,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import ClassLabel
 
 from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import metrics
 from lesion_hub.evaluation.run import evaluate, record
+from lesion_hub.hub.format import write_model
 from lesion_hub.taxonomy import label_space
+from tests.inference.networks import classifier
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +112,21 @@ def test_another_label_space(make_model, samples, tmp_path):
     assert done.section["operating_points"]["sensitivity_90"]["threshold"] == 0.4
     other = evaluate(make_model("b"), samples, out=tmp_path / "out2", **QUICK)
     assert other.section["malignancy"]["auroc"] == pytest.approx(done.section["malignancy"]["auroc"])
+
+
+def test_images_without_a_label_in_the_space_asked_for_are_left_out(data, tmp_path):
+    """isic9 knows a label that binary does not."""
+    write_model(tmp_path / "model", classifier(space="isic9"))
+    space = label_space("isic9")
+    labels = [space.index("unk") if i % 4 == 0 else label for i, label in enumerate(data.dataset["label"][:])]
+    dataset = data.dataset.remove_columns("label").add_column("label", labels)
+    dataset = dataset.cast_column("label", ClassLabel(names=list(space.labels)))
+    given = replace(data, dataset=dataset, space=space, official_split=None)
+    done = evaluate(tmp_path / "model", given, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
+    assert done.section["examples"] == len(done.scored) == 45
+    nothing = replace(given, dataset=dataset.filter(lambda row: row["label"] == space.index("unk")))
+    with pytest.raises(DataError, match="no image has a label in 'binary'"):
+        evaluate(tmp_path / "model", nothing, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
 
 
 @pytest.mark.parametrize(
