@@ -62,6 +62,8 @@ def compare(
         compare("dermoscopy-trio", "dermoscopy-lite0@v2.0.0", "data/ham10000").to_dict()["differences"]["accuracy"]
     """
     chosen = validated(EvaluateOptions, options, "compare")
+    if out is not None:
+        make_folder(Path(out))
     source = data if isinstance(data, ReadResult) else read(data)
     one, two = (
         load_input(*split_revision(name), source, chosen, registry=registry, token=token, device=device, engine=engine)
@@ -77,7 +79,6 @@ def compare(
     content["forced"] = bool(one.overlap or two.overlap)
     done = Comparison(_title(one.found), _title(two.found), content)
     if out is not None:
-        make_folder(Path(out))
         write_json(Path(out) / COMPARISON_NAME, done.to_dict())
     return done
 

@@ -165,18 +165,23 @@ def evaluate(
     place = Path(out)
     make_folder(place)
     source = data if isinstance(data, ReadResult) else read(data)
+    about = None
+    if chosen.external is not None:
+        about = ExternalSet.of(chosen.external, source, chosen.licence, chosen.origin, chosen.note)
     given = load_input(model, revision, source, chosen, registry=registry, token=token, device=device, engine=engine)
     # The predictions in the finest space of model and data, and in the one asked for.
     finest = shared_space(given.predictor.space, source.space)
+    target = finest if chosen.as_space is None else shared_space(finest, finest, chosen.as_space)
+    points = points_that_fit(given.predictor.operating_points, given.predictor.space, target)
+    check_decision(chosen.decide or MOST_PROBABLE, chosen.prior, given.predictor.space, points, given.predictor.rules)
     native = score_input(given, given.dataset, finest, chosen, progress)
-    scored = native if chosen.as_space is None else in_space(native, shared_space(finest, finest, chosen.as_space))
+    scored = native if target == finest else in_space(native, target)
     kept = np.flatnonzero(scored.labels != ABSTAIN)
     if not len(kept):
         raise DataError(f"no image has a label in {scored.space.name!r}; evaluate in another label space")
     native, scored = native.select(kept), scored.select(kept)
     section = describe_evaluation(given, native, scored, chosen, progress)
-    if chosen.external is not None:
-        about = ExternalSet.of(chosen.external, source, chosen.licence, chosen.origin, chosen.note)
+    if about is not None:
         predictor, sampling = given.predictor, {"resamples": chosen.resamples, "seed": chosen.seed}
         known = (predictor.space, given.found.folder, predictor.operating_points, predictor.rules, sampling)
         section["data"]["name"] = about.name

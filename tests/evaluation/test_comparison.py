@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesion_hub.errors import DataError
+from lesion_hub.errors import ConfigError, DataError
 from lesion_hub.evaluation import metrics
 from lesion_hub.evaluation.comparison import compare, compare_scored
 from lesion_hub.evaluation.scoring import Scored
@@ -80,6 +80,12 @@ def test_two_folders_on_their_common_test_images(make_model, samples, tmp_path):
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert written == done.to_dict()
     assert (written["first"], written["second"], written["images"], written["forced"]) == ("a", "b", 21, False)
+
+
+def test_a_folder_that_cannot_be_made_is_told_of_first(samples, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made"):
+        compare("nothing", "nowhere", samples, out=tmp_path / "file" / "out")
 
 
 def test_what_either_has_seen_is_refused(make_model, samples):

@@ -15,6 +15,7 @@ from lesion_hub.evaluation import metrics
 from lesion_hub.evaluation.run import evaluate, record
 from lesion_hub.hub.format import write_model
 from lesion_hub.taxonomy import label_space
+from tests.evaluation.conftest import POINT
 from tests.inference.networks import classifier
 
 pytestmark = pytest.mark.slow
@@ -114,19 +115,24 @@ def test_another_label_space(make_model, samples, tmp_path):
     assert other.section["malignancy"]["auroc"] == pytest.approx(done.section["malignancy"]["auroc"])
 
 
-def test_images_without_a_label_in_the_space_asked_for_are_left_out(data, tmp_path):
-    """isic9 knows a label that binary does not."""
-    write_model(tmp_path / "model", classifier(space="isic9"))
+@pytest.fixture
+def isic9(data, tmp_path):
+    """A model of isic9's labels, and images of which a quarter have the one that no other space knows."""
+    write_model(tmp_path / "model", classifier(space="isic9"), operating_points={"sensitivity_90": POINT})
     space = label_space("isic9")
     labels = [space.index("unk") if i % 4 == 0 else label for i, label in enumerate(data.dataset["label"][:])]
     dataset = data.dataset.remove_columns("label").add_column("label", labels)
     dataset = dataset.cast_column("label", ClassLabel(names=list(space.labels)))
-    given = replace(data, dataset=dataset, space=space, official_split=None)
-    done = evaluate(tmp_path / "model", given, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
+    return tmp_path / "model", replace(data, dataset=dataset, space=space, official_split=None)
+
+
+def test_images_without_a_label_in_the_space_asked_for_are_left_out(isic9, tmp_path):
+    model, given = isic9
+    done = evaluate(model, given, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
     assert done.section["examples"] == len(done.scored) == 45
-    nothing = replace(given, dataset=dataset.filter(lambda row: row["label"] == space.index("unk")))
+    nothing = replace(given, dataset=given.dataset.filter(lambda row: row["label"] == given.space.index("unk")))
     with pytest.raises(DataError, match="no image has a label in 'binary'"):
-        evaluate(tmp_path / "model", nothing, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
+        evaluate(model, nothing, out=tmp_path / "out", split="all", as_space="binary", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +142,24 @@ def test_images_without_a_label_in_the_space_asked_for_are_left_out(data, tmp_pa
         ({"as_space": "ham8"}, "did you mean 'ham7'"),
         ({"spilt": "test"}, "unknown key 'spilt'"),
         ({"as_space": "isic8"}, "akiec"),
+        ({"external": "Far clinic"}, "--data-licence"),
+        ({"decide": "sensitivity_99"}, "did you mean 'sensitivity_90'"),
     ],
 )
-def test_mistakes_are_one_line(make_model, samples, tmp_path, options, words):
+def test_mistakes_are_one_line_before_anything_is_scored(make_model, samples, tmp_path, options, words):
     with pytest.raises(LesionHubError, match=words) as caught:
-        evaluate(make_model(), samples, out=tmp_path / "out", **options)
+        evaluate(make_model(), samples, out=tmp_path / "out", progress=no_progress, **options)
     assert "\n" not in str(caught.value)
+
+
+def no_progress(done, total):
+    raise AssertionError(f"{done} of {total} images were scored")
+
+
+def test_an_operating_point_that_the_space_does_not_know_is_told_of_before_anything_is_scored(isic9, tmp_path):
+    asked = {"split": "all", "as_space": "binary_ak_benign", "decide": "sensitivity_90", "progress": no_progress}
+    with pytest.raises(ConfigError, match="unknown decision 'sensitivity_90'"):
+        evaluate(*isic9, out=tmp_path / "out", **asked)
 
 
 def test_a_result_is_recorded_in_the_model_folder(done):
