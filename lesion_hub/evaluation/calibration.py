@@ -330,7 +330,7 @@ def _add_rules(
         write_text(folder / CONFIG_NAME, dump_json(config.model_copy(update={"lesion_hub": section})))
     else:
         record = fitted_on(source, scored.facts["image_id"].astype(str), scored.groups, config.fitted_on)
-        write_ensemble(folder, config.model_copy(update={"rules": rules, "fitted_on": config.fitted_on or record}))
+        write_ensemble(folder, config.model_copy(update={"rules": rules, "fitted_on": record}))
     content = without_results(content, RULE_RESULTS)
     content["validation"] = {**content.get("validation", {}), **measure_rules(scored, points, rules)}
     write_json(folder / METRICS_NAME, content)

@@ -17,6 +17,7 @@ from sklearn.metrics import log_loss
 import lesion_hub
 from lesion_hub.config import load_ensemble_config, load_model_config
 from lesion_hub.data.scan import image_sources
+from lesion_hub.data.splits.manifest import image_digest
 from lesion_hub.errors import ConfigError, DataError, LesionHubError
 from lesion_hub.evaluation import calibration
 from lesion_hub.evaluation.calibration import calibrate_run
@@ -262,3 +263,12 @@ def test_an_ensembles_temperature_stands_in_its_config(registry, pair, samples, 
     assert [answer.label for answer in after] == [answer.label for answer in before]
     with pytest.raises(ConfigError, match="is calibrated already"):
         calibrate_run(pair, samples, registry=registry)
+
+    kept = read_scored(pair / "predictions_validation.parquet", data.space)
+    replace(kept, facts=kept.facts.assign(image_id="new_" + kept.facts["image_id"])).save(
+        pair / "predictions_validation.parquet"
+    )
+    calibrate_run(pair, rules_anew=True)
+    (again, _) = training_records(Resolved("pair", pair, None), registry=registry)
+    new = {image_digest(f"new_{image_id}") for image_id in dataset["image_id"][:]}
+    assert again.parts["fitted"].images == own.parts["fitted"].images | new
