@@ -101,9 +101,11 @@ def fit_gate(
         member: the network with its preprocessing, in evaluation mode.
         training: images that it knows.
         held_out: other images of the kind, by which the limits are set.
-        outliers: pictures without a lesion; every fifth is held out. Those that cannot be read are left out.
+        outliers: pictures without a lesion; every fifth is held out.
         options: see there.
         progress: called with (images done, images in all).
+
+    Images that cannot be read are left out and not counted.
     """
     chosen = options or GateOptions()
     seen = _Features(member, progress)
@@ -128,8 +130,8 @@ def fit_gate(
     scores, accept_from = np.concatenate([found, drawn, photos]), float(expit(upper - lower))
     section: dict[str, Any] = {
         "reads": gate.reads,
-        "images": len(known),
-        "drawn": len(known),
+        "images": len(inside) // 2,
+        "drawn": len(outside),
         "outliers": int((~aside).sum()),
         "refuse_below": REFUSE_BELOW,
         "accept_from": accept_from,
@@ -180,7 +182,7 @@ class _Features:
         return np.concatenate(inside), np.concatenate(outside), np.array(kinds)
 
     def of(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        """Return the features of the images that can be read; (0, 0) of none."""
+        """Return the features of the images that can be read; (0, F) of none."""
         chunks = ([crop for crop in chunk if crop is not None] for chunk in in_chunks(images, self._crop, _BATCH))
         found = [self._compute(crops) for crops in chunks if crops]
         width = len(self._compute([np.zeros((*self._framing.size, 3), np.uint8)])[0]) if not found else 0

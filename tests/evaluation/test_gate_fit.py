@@ -77,6 +77,12 @@ def test_a_folder_gets_its_gate_its_figures_and_its_card(run, samples, photos):
     assert len(inside) == 60 and count_verdicts(inside)["out_of_scope"] < 0.2 and scope_auroc(inside, outside) > 0.95
 
 
+def test_images_that_cannot_be_read_are_not_counted(run, samples, photos):
+    known = sorted((samples / "HAM10000_images").glob("*.jpg"))
+    fitted = fit_gate(from_pretrained(run).members[0], [photos / "broken.jpg", *known[:20]], known[20:])
+    assert (fitted.section["images"], fitted.section["drawn"]) == (20, 20)
+
+
 @pytest.mark.parametrize(("weight", "kept"), [(0.0, {"abstention"}), (0.5, set())])
 def test_a_new_gate_leaves_nothing_that_was_measured_of_the_old_one(run, samples, weight, kept):
     section = load_model_config(run).lesion_hub
