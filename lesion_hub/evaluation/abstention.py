@@ -112,19 +112,15 @@ def judge_abstention(
         "errors": {},
     }
     for error, silent in abstains.items():
-        every = np.ones(len(labels), dtype=bool)
-        values = {"answered": (~silent, every), "error": (wrong, ~silent)}
-        values |= {label: (~silent, labels == place) for place, label in enumerate(space.labels)}
-        means = {name: one.to_dict() for name, one in bootstrap_means(values, groups, resamples, seed).items()}
-        section: dict[str, Any] = {
+        wanted = {"answered": (~silent, np.ones(len(labels), dtype=bool)), "error": (wrong, ~silent)}
+        per_class = {label: (~silent, labels == place) for place, label in enumerate(space.labels)}
+        overall, answered = (bootstrap_means(values, groups, resamples, seed) for values in (wanted, per_class))
+        found["errors"][error] = {
             "stated": float(error),
-            "answered": means["answered"],
-            "error": means["error"],
-            "answered_per_class": {label: means[label] for label in space.labels},
+            **{name: one.to_dict() for name, one in overall.items()},
+            "answered_per_class": {label: one.to_dict() for label, one in answered.items()},
+            "by_group": measure_bins(wanted, bins or {}, groups, resamples, seed),
         }
-        wanted = {"answered": (~silent, every), "error": (wrong, ~silent)}
-        section["by_group"] = measure_bins(wanted, bins or {}, groups, resamples, seed)
-        found["errors"][error] = section
     return found
 
 

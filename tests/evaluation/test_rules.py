@@ -27,7 +27,7 @@ from lesion_hub.hub.gate_file import GateWeights, write_gate
 from lesion_hub.hub.layout import verify_weights
 from lesion_hub.hub.store import info
 from lesion_hub.inference.ensemble import create_ensemble, pin_member
-from lesion_hub.taxonomy import label_space
+from lesion_hub.taxonomy import label_space, space_from_names
 from tests.inference.networks import picture
 
 HAM7 = label_space("ham7")
@@ -99,6 +99,17 @@ def test_the_area_under_risk_and_coverage():
     assert aurc(doubt, wrong) < aurc(-doubt, wrong)
     judged = judge_abstention(doubt, {}, wrong.astype(int), np.zeros(4, int), list("abcd"), label_space("binary"), **QUICK)
     assert judged["aurc"]["value"] == pytest.approx(aurc(doubt, wrong)) == pytest.approx(judged["aurc_at_best"])
+
+
+def test_a_label_may_have_the_name_of_a_measure():
+    silent, predicted = np.array([False, False, True, True]), np.array([0, 0, 1, 1])
+    measured = (np.arange(4) / 4, {"0.1": silent}, predicted, np.array([0, 1, 1, 1]), list("abcd"))
+    found = judge_abstention(*measured, space_from_names(["answered", "error"]), **QUICK)["errors"]["0.1"]
+    assert (found["answered"]["value"], found["error"]["value"]) == (0.5, 0.5)
+    assert {name: one["value"] for name, one in found["answered_per_class"].items()} == {
+        "answered": 1.0,
+        "error": pytest.approx(1 / 3),
+    }
 
 
 def test_the_signal_that_knows_of_errors_gets_weight_and_the_threshold_keeps_the_error():
