@@ -36,6 +36,7 @@ from lesion_hub.hub.gate_file import carry_gate, read_gate
 from lesion_hub.hub.layout import METRICS_NAME, WEIGHTS_NAME, load_config, own_section
 from lesion_hub.hub.store import Resolved
 from lesion_hub.inference import from_pretrained
+from lesion_hub.inference.ensemble import mean_nll
 from lesion_hub.progress import Progress
 from lesion_hub.taxonomy import LabelSpace
 
@@ -165,11 +166,6 @@ def refuse_worse(before: Scored, after: Scored) -> None:
         )
 
 
-def mean_nll(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the mean negative log-likelihood, in nats, of (N, C) ``probabilities``."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], PROBABILITY_FLOOR)).mean())
-
-
 def _minimise(scores: NDArray[np.float64], labels: NDArray[np.int64], bounds: tuple[float, float]) -> tuple[float, str | None]:
     """Find the temperature of least NLL within ``bounds`` for (N, C) ``scores``, and a note where none changes anything."""
     coldest, hottest = bounds
@@ -232,12 +228,14 @@ def calibration_effect(
     temperature: float,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    before: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """Measure ECE and NLL, with intervals, before and after a temperature that is already in the (N, C) ``probabilities``.
 
-    It can be taken out exactly: the logarithm of a softmax is the logits plus a constant.
+    Where those ``before`` are not given it is taken out, exactly: the logarithm of a softmax is the logits plus a constant.
     """
-    before = apply_temperature(probabilities, 1 / temperature)
+    if before is None:
+        before = apply_temperature(probabilities, 1 / temperature)
     found: dict[str, Any] = {"temperature": temperature}
     for name, values in (("before", before), ("after", probabilities)):
         intervals = bootstrap(values, labels, groups, space, resamples, seed, metrics=("ece", "nll"))

@@ -100,7 +100,7 @@ def label_map(truth: LabelSpace, model: LabelSpace, compared: LabelSpace, presen
     coarse = [
         f"{row.code} ({row.name}) counts as {target.code} ({target.name}), which holds more"
         for target in compared.rows
-        for row in (*sides["data"][target.code], *(row for row in sides["model"][target.code]))
+        for row in (*sides["data"][target.code], *sides["model"][target.code])
         if row.entities < target.entities
     ]
     left_out = [row.code for row, to in zip(truth.rows, truth.map_to(compared).indices, strict=True) if to == ABSTAIN]

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from lesion_hub.errors import DataError
+from lesion_hub.evaluation.abstention import risk_coverage
 from lesion_hub.evaluation.assessment import TRAITS
 from lesion_hub.evaluation.calibration import reliability_bins
 from lesion_hub.evaluation.intervals import Interval
@@ -81,7 +82,7 @@ def draw_figures(scored: Scored, section: Mapping[str, Any]) -> tuple[PlotFile, 
             "risk_coverage",
             "Risk and coverage",
             "Errors among the images that the model is surest of.",
-            risk_coverage(scored.probabilities, scored.labels),
+            risk_coverage_plot(scored.probabilities, scored.labels),
         ),
     ]
     for trait, found in section.get("by_group", {}).items():
@@ -169,33 +170,16 @@ def reliability_diagram(probabilities: ArrayLike, labels: ArrayLike, title: str 
     return _bytes(figure, fmt)
 
 
-def risk_coverage(probabilities: ArrayLike, labels: ArrayLike, title: str = "", fmt: Format = "png") -> bytes:
+def risk_coverage_plot(probabilities: ArrayLike, labels: ArrayLike, title: str = "", fmt: Format = "png") -> bytes:
     """Draw the error rate among the most confident share of (N, C) predictions, as that share grows to all of them."""
     values, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    coverage, risk = risk_coverage_points(values, truth)
+    coverage, risk = risk_coverage(-values.max(axis=1), values.argmax(axis=1) != truth)
     figure, axes = _canvas(title, "Coverage (share of images answered)", "Error rate among them")
     axes.plot(coverage, risk, color=COLOURS[0], linewidth=2)
     axes.plot([0, 1], [risk[-1]] * 2, **_CHANCE)
     axes.text(0.02, risk[-1], f"all images: {risk[-1]:.3f}", va="bottom", color=GREY)
     axes.set(xlim=(0, 1), ylim=(0, max(1.25 * float(risk.max()), 0.02)))
     return _bytes(figure, fmt)
-
-
-def risk_coverage_points(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute (K,) coverages in (0, 1] and the error rate at each, one point per distinct confidence, the most confident first.
-
-    >>> coverage, risk = risk_coverage_points(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
-    >>> coverage.tolist(), risk.tolist()
-    ([0.5, 1.0], [0.0, 0.5])
-    """
-    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
-    order = np.argsort(-confidence, kind="stable")
-    answered = np.arange(1, len(labels) + 1)
-    last_of_its_confidence = np.append(np.diff(confidence[order]) != 0, True)
-    risk = wrong[order].cumsum() / answered
-    return (answered / len(labels))[last_of_its_confidence], risk[last_of_its_confidence]
 
 
 def group_bars(intervals: Mapping[str, Interval], measure: str, title: str = "", fmt: Format = "png") -> bytes:

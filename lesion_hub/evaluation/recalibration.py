@@ -35,8 +35,14 @@ from lesion_hub.data.sources import ReadResult, read
 from lesion_hub.data.splits.manifest import PartRecord, describe_parts
 from lesion_hub.errors import DataError
 from lesion_hub.evaluation.assessment import LEAST_OF_EACH, assess
-from lesion_hub.evaluation.calibration import apply_temperature, fit_calibration, refuse_worse, stored_precision
-from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES, bootstrap
+from lesion_hub.evaluation.calibration import (
+    apply_temperature,
+    calibration_effect,
+    fit_calibration,
+    refuse_worse,
+    stored_precision,
+)
+from lesion_hub.evaluation.intervals import LEAST_GROUPS, RESAMPLES
 from lesion_hub.evaluation.operating_points import TARGETS, Metric, choose_for, judge_points, lesions_needed, point_name
 from lesion_hub.evaluation.overlap import FITTED, NO_IMAGES, data_name, fitted_on, training_record
 from lesion_hub.evaluation.plots import draw_figures
@@ -185,10 +191,10 @@ def cross_fit(scored: Scored, targets: Targets, seed: int = 0, folds: int = FOLD
     for rest, held in splitter.split(probabilities, strata, scored.groups):
         others, own = scored.select(rest), scored.select(held)
         temperature = fit_calibration(log_probabilities(others.probabilities), others.labels).temperature
-        points = _points(_tempered(others, temperature), targets, "other lesions")
-        own = _tempered(own, temperature)
+        others, own = _tempered(others, temperature), _tempered(own, temperature)
+        points = _points(others, targets, "other lesions")
         probabilities[held] = own.probabilities
-        rules = fit_rules(_tempered(others, temperature))
+        rules = fit_rules(others)
         answers.append((held, answers_by(own.probabilities, own.space, points, rules, own)))
         judged = own.predictions.malignancy()
         if judged is None:
@@ -274,13 +280,9 @@ def _describe(
         **assess(after.probabilities, after.labels, groups, after.space, **sampling),
         **judge_rules(held_out.answers, after, after.space, rules, **sampling),
     }
-    effect: dict[str, Any] = {"temperature": temperature}
-    for when, found in (("before", scored), ("after", after)):
-        measured = bootstrap(
-            found.probabilities, found.labels, groups, found.space, options.resamples, options.seed, ("ece", "nll")
-        )
-        effect |= {f"{measure}_{when}": interval.to_dict() for measure, interval in measured.items()}
-    section["calibration"] = effect
+    section["calibration"] = calibration_effect(
+        after.probabilities, after.labels, groups, after.space, temperature, before=scored.probabilities, **sampling
+    )
     section["points"] = {}
     malignancy = scored.predictions.malignancy()
     if malignancy is None:

@@ -14,10 +14,10 @@ from lesion_hub.data.corruptions import CORRUPTIONS, corrupt
 from lesion_hub.data.images import load_rgb
 from lesion_hub.data.scan import image_sources
 from lesion_hub.errors import ConfigError, DataError
-from lesion_hub.evaluation.intervals import Interval, bootstrap, bootstrap_statistic, group_numbers
+from lesion_hub.evaluation.intervals import Interval, bootstrap, bootstrap_means, group_numbers
 from lesion_hub.evaluation.predictions import Predictions
 from lesion_hub.evaluation.scoring import patients_of
-from lesion_hub.evaluation.weighting import AdditiveSums, Array, Counts
+from lesion_hub.evaluation.weighting import Array
 from lesion_hub.inference import Predictor
 from lesion_hub.inference.predictor import in_chunks
 from lesion_hub.progress import Progress
@@ -126,33 +126,16 @@ def _effect(
     clean: Predictions, worse: Predictions, group: NDArray[np.int64], points: Mapping[str, OperatingPoint], seed: int
 ) -> dict[str, Interval]:
     """Measure the effect of one disturbance; ``summarise_robustness`` names the measures."""
-    values = {"flip_rate": (clean.predicted != worse.predicted).astype(np.float64)}
+    values: dict[str, NDArray[Any]] = {"flip_rate": clean.predicted != worse.predicted}
     before, after = clean.malignancy(), worse.malignancy()
     if before is not None and after is not None and before.kept.all():
         shift = after.scores - before.scores
         values |= {"malignancy_shift": shift, "malignancy_shift_size": np.abs(shift)}
         for name, point in points.items():
-            flips = (before.scores >= point.threshold) != (after.scores >= point.threshold)
-            values[f"{name}_flip_rate"] = flips.astype(np.float64)
-    return {**_accuracy(worse, group, seed), **mean_intervals(values, group, seed)}
-
-
-def mean_intervals(values: Mapping[str, Array], group: NDArray[np.int64], seed: int = 0) -> dict[str, Interval]:
-    """Average (N,) values, with intervals over groups.
-
-    >>> mean_intervals({"half": np.array([0.0, 1.0])}, np.array([0, 1]))["half"].value
-    0.5
-    """
-    names = list(values)
-    stacked = np.concatenate([np.ones(len(group)), *values.values()])
-    row = np.repeat(np.arange(len(names) + 1), len(group))
-    sums = AdditiveSums(stacked, row, np.tile(group, len(names) + 1), (len(names) + 1, int(group.max()) + 1))
-
-    def means(counts: Counts) -> dict[str, Array]:
-        total, *parts = sums.weighted(counts)
-        return {name: part / total for name, part in zip(names, parts, strict=True)}
-
-    return bootstrap_statistic(means, group, _RESAMPLES, seed)
+            values[f"{name}_flip_rate"] = (before.scores >= point.threshold) != (after.scores >= point.threshold)
+    every = np.ones(len(group), dtype=bool)
+    means = bootstrap_means({name: (one, every) for name, one in values.items()}, group, _RESAMPLES, seed)
+    return {**_accuracy(worse, group, seed), **means}
 
 
 def result_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -253,7 +253,7 @@ def describe_evaluation(
     # A part of its own split has the name that the model knows it by, whatever its folder is called here.
     sources = sources_of(training.data_names, given.dataset) if training and given.choice.own else []
     points = points_that_fit(predictor.operating_points, predictor.space, scored.space)
-    sampling = {"resamples": options.resamples, "seed": options.seed}
+    sampling: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
     section: dict[str, Any] = {
         **given.describe(options.split, scored, ", ".join(sources)),
         "views": views_of(predictor, options.tta),

@@ -161,10 +161,10 @@ def fit_combination(
 
     start = np.zeros(len(names) + 1)
     bounds = [(-8.0, 8.0)] * len(names) + [(-_LOG_TEMPERATURE_BOUND, _LOG_TEMPERATURE_BOUND)]
-    best = minimize(lambda v: _nll(combination(v)(by_member), labels), start, method="L-BFGS-B", bounds=bounds)
+    best = minimize(lambda v: mean_nll(combination(v)(by_member), labels), start, method="L-BFGS-B", bounds=bounds)
     chosen = combination(best.x, _DECIMALS)
     probabilities = chosen(by_member)
-    before, after = _nll(equal(by_member), labels), _nll(probabilities, labels)
+    before, after = mean_nll(equal(by_member), labels), mean_nll(probabilities, labels)
     if (probabilities.argmax(axis=1) == labels).all():
         raise DataError(
             f"together the members are right on all of the {len(labels)} images, so that no temperature fits; give more "
@@ -183,7 +183,7 @@ def fit_combination(
         nll=after,
         nll_equal_weights=before,
         nll_by_member={
-            name: _nll(mapping.probabilities(rows), labels)
+            name: mean_nll(mapping.probabilities(rows), labels)
             for name, mapping, rows in zip(names, equal.maps, by_member, strict=True)
         },
         probabilities=probabilities,
@@ -192,8 +192,8 @@ def fit_combination(
     )
 
 
-def _nll(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
-    """Compute the mean negative log-likelihood, in nats per image."""
+def mean_nll(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
+    """Compute the mean negative log-likelihood, in nats per image, of (N, C) ``probabilities``."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY)).mean())
 
 

@@ -31,7 +31,7 @@ PICTURES: dict[str, Callable[[plots.Format], bytes]] = {
     "roc": lambda fmt: plots.roc_curves(PREDICTIONS, fmt=fmt),
     "precision": lambda fmt: plots.precision_recall_curves(PREDICTIONS, fmt=fmt),
     "reliability": lambda fmt: plots.reliability_diagram(PROBABILITIES, LABELS, fmt=fmt),
-    "risk": lambda fmt: plots.risk_coverage(PROBABILITIES, LABELS, fmt=fmt),
+    "risk": lambda fmt: plots.risk_coverage_plot(PROBABILITIES, LABELS, fmt=fmt),
     "bars": lambda fmt: plots.group_bars(BARS, "Sensitivity", fmt=fmt),
     "lines": lambda fmt: plots.robustness_lines({"blur": [0.8, 0.6]}, [0, 1], "Balanced accuracy", fmt=fmt),
 }
@@ -82,13 +82,6 @@ def test_one_class_alone_still_makes_a_picture() -> None:
     alone = check_predictions(PROBABILITIES[:3], np.zeros(3, dtype=int), SPACE)
     assert "nothing to show" in texts(plots.roc_curves(alone, fmt="svg"))
     assert "nothing to show" in texts(plots.precision_recall_curves(alone, fmt="svg"))
-
-
-def test_risk_coverage_takes_equal_confidence_together() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.7, 0.3], [0.4, 0.6]])
-    coverage, risk = plots.risk_coverage_points(probabilities, np.array([0, 0, 1, 1]))
-    assert coverage.tolist() == [0.25, 0.75, 1.0]
-    assert risk.tolist() == pytest.approx([0.0, 1 / 3, 0.25])
 
 
 def test_what_does_not_fit_is_one_line() -> None:

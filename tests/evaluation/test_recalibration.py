@@ -17,7 +17,6 @@ from lesion_hub.config import load_ensemble_config, load_model_config
 from lesion_hub.data.sources import read
 from lesion_hub.data.synthetic import SampleSpec, write_sample_set
 from lesion_hub.errors import DataError, LesionHubError, StoreError
-from lesion_hub.evaluation.calibration import mean_nll
 from lesion_hub.evaluation.operating_points import lesions_needed
 from lesion_hub.evaluation.recalibration import cross_fit, recalibrate
 from lesion_hub.evaluation.run import evaluate
@@ -27,7 +26,7 @@ from lesion_hub.hub.card_check import check_card
 from lesion_hub.hub.format import read_model, write_model
 from lesion_hub.hub.gate_file import GateWeights, write_gate
 from lesion_hub.hub.layout import verify_weights
-from lesion_hub.inference.ensemble import create_ensemble
+from lesion_hub.inference.ensemble import create_ensemble, mean_nll
 from lesion_hub.taxonomy import label_space
 
 TARGETS = {"sensitivity_90": ("sensitivity", 0.9)}

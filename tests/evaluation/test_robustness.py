@@ -15,9 +15,10 @@ from PIL import Image
 import lesion_hub
 from lesion_hub.config import OperatingPoint
 from lesion_hub.errors import ConfigError
+from lesion_hub.evaluation.intervals import bootstrap_means
 from lesion_hub.evaluation.plots import robustness_plot
 from lesion_hub.evaluation.predictions import Predictions
-from lesion_hub.evaluation.robustness import Stressed, evenly_drawn, mean_intervals, result_rows, stress, summarise_robustness
+from lesion_hub.evaluation.robustness import Stressed, evenly_drawn, result_rows, stress, summarise_robustness
 from lesion_hub.evaluation.scoring import score_dataset
 from lesion_hub.inference import Predictor
 from lesion_hub.taxonomy import label_space
@@ -100,7 +101,7 @@ def test_an_even_draw_keeps_the_shares_of_the_labels(labels, most):
 
 def test_a_mean_over_lesions_of_one_image_each_has_the_usual_interval():
     values = np.random.default_rng(0).normal(3, 1, 400)
-    found = mean_intervals({"x": values}, np.arange(400))["x"]
+    found = bootstrap_means({"x": (values, np.ones(400))}, np.arange(400))["x"]
     half = 1.96 * values.std() / 20
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.02)

@@ -95,6 +95,8 @@ def test_joined_answers_are_those_of_all_images():
 def test_the_area_under_risk_and_coverage():
     doubt, wrong = np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, True, True])
     assert risk_coverage(doubt, wrong)[1].tolist() == pytest.approx([0, 0, 1 / 3, 1 / 2])
+    tied = risk_coverage(np.array([0.1, 0.3, 0.3, 0.6]), np.array([False, False, True, False]))  # answered together
+    assert tied[1].tolist() == pytest.approx([0, 1 / 4, 1 / 3, 1 / 4])
     assert aurc(np.zeros(4), wrong) == 0.5  # no doubt at all: the error itself
     assert aurc(doubt, wrong) < aurc(-doubt, wrong)
     judged = judge_abstention(doubt, {}, wrong.astype(int), np.zeros(4, int), list("abcd"), label_space("binary"), **QUICK)
