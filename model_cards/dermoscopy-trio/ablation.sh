@@ -35,8 +35,6 @@ changed 144_pixels "model.pretrained=$(first mobilenetv2)" model.image_size=144
 changed weighted_draw "model.pretrained=$(first mobilenetv2)" "sampler={kind: weighted}" "loss={name: cross_entropy}"
 changed colours "model.pretrained=$(first mobilenetv2)" augmentation.{brightness,contrast,saturation}=0.4 augmentation.hue=0.06
 changed no_average "model.pretrained=$(first mobilenetv2)" ema=null
-changed imagenet "$(imagenet mobilenetv2_100)" "ema={decay: 0.995}"
-changed teacher "model.pretrained=$(first mobilenetv2)" "distill={teacher: dermoscopy-lite0@v2.0.0, weight: 0.5, temperature: 2.0}"
 
 train "$out/runs/plain" ham10000_plain "$(imagenet tf_efficientnet_lite0)" "data.train=$ham10000" "$ham10000_split"
 measured "$out/test/plain" "$out/runs/plain" --data "$data/ham10000"

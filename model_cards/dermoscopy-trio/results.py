@@ -40,11 +40,9 @@ WITHOUT_SOURCE = "lite0_without_isic2017"
 CHANGES = {
     "nothing": "nothing",
     "144_pixels": "144 pixels",
-    "weighted_draw": "classes drawn equally often, no logit adjustment",
+    "weighted_draw": "all classes drawn equally often, in place of the logit-adjusted loss",
     "colours": "colours varied twice as much",
     "no_average": "no moving average",
-    "imagenet": "from ImageNet weights, no first stage",
-    "teacher": "half the loss from a teacher, `dermoscopy-lite0`",
 }
 
 
