@@ -21,10 +21,8 @@ $(INSTALLED): setup.cfg pyproject.toml
 demo: $(INSTALLED)  ## fine-tune, measure, publish, explain on a synthetic set, offline; then serve the page (SERVE=0: not)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
-# One thread each, for the tests run side by side: one more at once than there are cores, since many wait for other processes;
-# more than four gain nothing but load.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# One thread each, for the tests run side by side; more than four at once gain nothing but load.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)  ## run the tests
 	$(PYTEST)
@@ -42,7 +40,7 @@ $(LOWEST)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 test-lowest: $(LOWEST)/.installed ## the quick tests with the lowest versions that setup.cfg allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n logical --maxprocesses 4 -m "not slow and not browser"
 
 rehearse: $(INSTALLED) ## publish a Space to a Hub on loopback, build it afresh, ask it, start it offline (REHEARSE: its options)
 	$(BIN)/python spaces/rehearse.py $(REHEARSE)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import walked_on_request
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@walked_on_request
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")

@@ -41,7 +41,7 @@ STOOD_FOR = {
         "ham10000_mobilenetv2",
         "ham10000_lite2",
     ),
-    *("dermoscopy_lite0", "dermoscopy_lite2"),
+    *("dermoscopy_lite0", "dermoscopy_lite2", "ham10000_resnet50", "ham10000_efficientnet_b4"),
 }
 LARGE = {"ham10000_efficientnet_b7", "isic2019_efficientnet_b5", "melanoma10k_resnext101", "isic_binary_alexnet"}
 
