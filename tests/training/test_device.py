@@ -83,8 +83,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
 def test_memory_that_was_freed_is_used_again_without_asking_the_system_for_it():
-    kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", COUNT_FAULTS, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("kept", "given back")
-    )
-    assert kept < given_back / 10
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", COUNT_FAULTS, how], capture_output=True, text=True, check=True).stdout)
+
+    limit = faults("given back") / 10
+    assert any(faults("kept") < limit for _ in range(3))  # a system that reclaims memory meanwhile adds faults
