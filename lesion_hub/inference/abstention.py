@@ -53,14 +53,17 @@ def doubt_of(signals: Mapping[Signal, Values], weights: Mapping[Signal, float]) 
 
 def fitted_error(error: float | None, fitted: Abstention | None) -> float | None:
     """Return ``error`` where a limit was chosen for it, else None."""
-    return error if error is not None and fitted is not None and f"{error:g}" in fitted.limits else None
+    return error if error is not None and fitted is not None and _chosen(error, fitted) is not None else None
 
 
 def limit_for(error: float, fitted: Abstention) -> float:
     """Return the doubt above which a model whose answers shall have at most this error keeps silent."""
-    known = {float(name): limit for name, limit in fitted.limits.items()}
-    near = [one for one in known if abs(one - error) < 1e-9]
-    if not near:
-        shown = ", ".join(f"{one:g}" for one in sorted(known)) or "none"
+    limit = _chosen(error, fitted)
+    if limit is None:
+        shown = ", ".join(f"{one:g}" for one in sorted(map(float, fitted.limits))) or "none"
         raise ConfigError(f"abstain {error:g}: no threshold was chosen for that error; those that were: {shown}")
-    return known[near[0]]
+    return limit
+
+
+def _chosen(error: float, fitted: Abstention) -> float | None:
+    return next((limit for known, limit in fitted.limits.items() if abs(float(known) - error) < 1e-9), None)

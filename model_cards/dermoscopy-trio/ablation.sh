@@ -19,8 +19,8 @@ comparison_at_home() { # NAME MODEL OTHER
     compared "$out/comparison/$1" "$2" "$out/runs/$3" --split val --force
 }
 
-changed() { # NAME START SETTING...
-    train "$out/runs/$1" dermoscopy_mobilenetv2 epochs=3 "$both_split" "${@:2}"
+changed() { # NAME SETTING...
+    train "$out/runs/$1" dermoscopy_mobilenetv2 epochs=3 "model.pretrained=$(first mobilenetv2)" "$both_split" "${@:2}"
     on_validation_and_second_source "$out" "$1" "$out/runs/$1"
     [ "$1" = nothing ] || comparison_at_home "$1" "$out/runs/$1" nothing
 }
@@ -30,11 +30,11 @@ on_validation_and_second_source "$out" lite0_without_isic2017 "$out/runs/lite0_w
 on_second_source_whole "$out" lite0_without_isic2017 "$out/runs/lite0_without_isic2017"
 comparison_at_home lite0_without_isic2017 dermoscopy-lite0 lite0_without_isic2017
 
-changed nothing "model.pretrained=$(first mobilenetv2)"
-changed 144_pixels "model.pretrained=$(first mobilenetv2)" model.image_size=144
-changed weighted_draw "model.pretrained=$(first mobilenetv2)" "sampler={kind: weighted}" "loss={name: cross_entropy}"
-changed colours "model.pretrained=$(first mobilenetv2)" augmentation.{brightness,contrast,saturation}=0.4 augmentation.hue=0.06
-changed no_average "model.pretrained=$(first mobilenetv2)" ema=null
+changed nothing
+changed 144_pixels model.image_size=144
+changed weighted_draw "sampler={kind: weighted}" "loss={name: cross_entropy}"
+changed colours augmentation.{brightness,contrast,saturation}=0.4 augmentation.hue=0.06
+changed no_average ema=null
 
 train "$out/runs/plain" ham10000_plain "$(imagenet tf_efficientnet_lite0)" "data.train=$ham10000" "$ham10000_split"
 measured "$out/test/plain" "$out/runs/plain" --data "$data/ham10000"
